@@ -1,0 +1,1 @@
+"""Finding faces (`detect`) and cutting them out and putting them back (`align`)."""

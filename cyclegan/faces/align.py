@@ -1,0 +1,169 @@
+"""Pure geometry: from five landmarks to an aligned crop and back into the photo.
+
+Points are (x, y) in pixels with pixel centres at whole numbers, as OpenCV has them. A crop is described by one
+similarity matrix ``photo_to_crop``, float64 [2, 3]: ``crop_xy = M[:, :2] @ photo_xy + M[:, 2]``.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels of the photo; right and bottom lie outside."""
+
+_FEATHER = 0.16  # width of the soft edge as a share of the crop: wide enough that no seam shows on skin
+_KEEP, _REPLACE = 8.0, 40.0  # grey levels of change below which the photo's detail stays, above which it goes
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where the five landmarks lie in a crop; each model has its own in its ``config.json``."""
+
+    landmarks: tuple[tuple[float, float], ...]
+    """Left eye, right eye, nose, left and right mouth corner as fractions (x, y) of the crop's side."""
+    scale: float = 1.0
+    """Side of the crop in units of the landmarks' own frame: above 1 shows more surroundings."""
+
+    def __post_init__(self):
+        if np.shape(self.landmarks) != (5, 2) or not self.scale > 0:
+            raise ValueError("A template has five (x, y) landmarks and a positive scale.")
+
+    def points(self, size: int) -> np.ndarray:
+        """Landmark positions in a crop of ``size`` pixels: float64 [5, 2]."""
+        fractions = (np.asarray(self.landmarks, np.float64) - 0.5) / self.scale + 0.5
+        return fractions * size - 0.5
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares rotation, uniform scale and shift from source to target points: [N, 2] x 2 -> [2, 3].
+
+    Umeyama 1991, without reflections. With complex numbers z = x + iy the problem is linear: w = a z + b.
+    """
+    z, w = (points[:, 0] + 1j * points[:, 1] for points in np.asarray([source, target], np.float64))
+    z_mean, w_mean = z.mean(), w.mean()
+    spread = np.sum(np.abs(z - z_mean) ** 2)
+    if spread == 0:
+        raise ValueError("The source points coincide.")
+    a = np.sum(np.conj(z - z_mean) * (w - w_mean)) / spread
+    b = w_mean - a * z_mean
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def photo_to_crop(landmarks: np.ndarray, template: Template, size: int) -> np.ndarray:
+    """The matrix that carries photo landmarks [5, 2] onto the template in a crop of ``size`` pixels."""
+    return similarity(landmarks, template.points(size))
+
+
+def square_to_crop(box: Box, size: int) -> np.ndarray:
+    """The matrix that carries an upright square of the photo onto a whole crop of ``size`` pixels."""
+    left, top, right, _ = box
+    scale = size / (right - left)
+    return np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
+
+
+def centred_square(height: int, width: int) -> Box:
+    """The largest square in the middle of a picture."""
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a similarity matrix: ``crop_to_photo`` from ``photo_to_crop``."""
+    return cv2.invertAffineTransform(matrix)
+
+
+def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """One matrix that does ``first``, then ``second``."""
+    square = np.vstack([first, [0, 0, 1]])
+    return second @ square
+
+
+def resized(matrix: np.ndarray, factor: float) -> np.ndarray:
+    """The matrix of the same crop with its side multiplied by ``factor``."""
+    grown = matrix * factor
+    grown[:, 2] += (factor - 1) / 2  # pixel centres: the corner of the crop lies at -0.5
+    return grown
+
+
+def scale_of(matrix: np.ndarray) -> float:
+    """Crop pixels per photo pixel."""
+    return float(np.hypot(matrix[0, 0], matrix[1, 0]))
+
+
+def crop_corners(matrix: np.ndarray, size: int) -> np.ndarray:
+    """Corners of the crop in the photo, float64 [4, 2], clockwise from the crop's top left."""
+    corners = np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5
+    back = invert(matrix)
+    return corners @ back[:, :2].T + back[:, 2]
+
+
+def bounding_box(matrix: np.ndarray, size: int) -> Box:
+    """The upright box around the crop in the photo; it may reach outside the photo."""
+    corners = crop_corners(matrix, size)
+    left, top = corners.min(0) + 0.5
+    right, bottom = corners.max(0) + 0.5
+    return float(left), float(top), float(right), float(bottom)
+
+
+def crop(photo: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Cut the crop out of the photo: uint8 [H, W, 3] -> uint8 [size, size, 3].
+
+    Shrinking samples on a finer grid and averages, so that large faces do not alias. Beyond the photo's edge the
+    edge pixels repeat.
+    """
+    fine = max(1, int(np.ceil(1 / scale_of(matrix))))
+    side = size * fine
+    grid = cv2.warpAffine(
+        photo, resized(matrix, fine), (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return grid if fine == 1 else cv2.resize(grid, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def feather(size: int) -> np.ndarray:
+    """The paste-back mask of a crop: float32 [size, size], 1 in the middle, falling smoothly to 0 at the border."""
+    distance = np.minimum(np.arange(size), np.arange(size)[::-1]) / (size * _FEATHER)
+    ramp = np.clip(distance, 0, 1)
+    ramp = ramp * ramp * (3 - 2 * ramp)
+    return np.outer(ramp, ramp).astype(np.float32)
+
+
+def paste(photo: np.ndarray, before: np.ndarray, after: np.ndarray, matrix: np.ndarray, detail: bool) -> np.ndarray:
+    """Put a changed crop back: photo uint8 [H, W, 3], crops uint8 [S, S, 3] -> a new photo.
+
+    ``detail`` adds the enlarged change (after - before) to the photo where the network changed little, so that skin
+    keeps the photo's own resolution, and moves over to the enlarged crop itself where it changed much, so that
+    nothing removed (a frame, say) leaves its fine edges behind. Without it the crop replaces the photo.
+    Pixels outside the feathered mask are bit-identical to the input.
+    """
+    height, width = photo.shape[:2]
+    size = before.shape[0]
+    left, top, right, bottom = bounding_box(matrix, size)
+    x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+    x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
+    if x0 >= x1 or y0 >= y1:
+        return photo.copy()
+
+    to_region = compose(invert(matrix), np.array([[1.0, 0, -x0], [0, 1.0, -y0]]))
+    region_size = (x1 - x0, y1 - y0)
+
+    def enlarge(values: np.ndarray, interpolation: int, border: int) -> np.ndarray:
+        return cv2.warpAffine(values, to_region, region_size, flags=interpolation, borderMode=border)
+
+    mask = enlarge(feather(size), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)[..., None]
+    region = photo[y0:y1, x0:x1].astype(np.float32)
+    painted = enlarge(after.astype(np.float32), cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+    if detail:
+        change = after.astype(np.float32) - before
+        # The change of a single pixel is noisy; its neighbourhood says whether something was painted there.
+        strength = cv2.GaussianBlur(np.abs(change).max(2), (0, 0), size / 64)
+        share = np.clip((strength - _KEEP) / (_REPLACE - _KEEP), 0, 1)
+        share = enlarge(share, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)[..., None]
+        carried = region + enlarge(change, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        painted = carried + share * (painted - carried)
+
+    blended = np.clip(np.rint(region + mask * (painted - region)), 0, 255).astype(np.uint8)
+    result = photo.copy()
+    result[y0:y1, x0:x1] = np.where(mask > 0, blended, photo[y0:y1, x0:x1])
+    return result

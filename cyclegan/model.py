@@ -1,0 +1,212 @@
+"""A model: two generators between two domains, and the folder they live in.
+
+The folder is exactly a Hugging Face model repository: ``config.json`` (`ModelConfig`), ``model.safetensors`` (both
+generators) and ``README.md`` (the model card).
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cyclegan.errors import BadCheckpointError, UnknownDirectionError
+from cyclegan.faces.align import Template
+from cyclegan.networks import Generator, GeneratorConfig
+
+DIRECTIONS = ("A2B", "B2A")
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+
+
+def check_direction(direction: str) -> str:
+    """Return ``direction`` if it is A2B or B2A; raises UnknownDirectionError."""
+    if direction not in DIRECTIONS:
+        raise UnknownDirectionError(f'There is no direction "{direction}". Choose A2B or B2A.')
+    return direction
+
+
+def source(direction: str) -> str:
+    """The domain a direction starts from: ``source("A2B") == "A"``."""
+    return check_direction(direction)[0]
+
+
+def target(direction: str) -> str:
+    """The domain a direction leads to: ``target("A2B") == "B"``."""
+    return check_direction(direction)[2]
+
+
+def reverse(direction: str) -> str:
+    """The way back: ``reverse("A2B") == "B2A"``."""
+    return f"{target(direction)}2{source(direction)}"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of a model."""
+
+    label: str
+    """What its images show, for people: ``"glasses"``."""
+    faces: str = "mtcnn"
+    """How a face is found in them: ``"mtcnn"`` for photographs, ``"square"`` for drawings."""
+
+    def __post_init__(self):
+        if self.faces not in ("mtcnn", "square"):
+            raise ValueError(f'domain faces must be "mtcnn" or "square", not {self.faces!r}.')
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about a model except its weights; the content of ``config.json``. Raises ValueError."""
+
+    name: str
+    """Name of the folder and on the command line: ``"glasses"``."""
+    title: str
+    """Name for people: ``"Glasses"``."""
+    generator: GeneratorConfig
+    """Both generators have this shape."""
+    image_size: int
+    """Side in pixels of the crops the model was trained on and is served with; divisible by 4."""
+    domains: dict[str, Domain]
+    """Keys A and B."""
+    directions: dict[str, str]
+    """Human words for A2B and B2A: ``"Add glasses"``, ``"Remove glasses"``."""
+    template: Template
+    """Where the face lies in the crop."""
+    description: str = ""
+    """One or two sentences for the page."""
+    license: str = ""
+    """Terms of the weights, for people."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Held-out figures, each under a name that says what and on how many images."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How the weights were made: recipe, pairs seen, seconds, seed, command."""
+
+    def __post_init__(self):
+        if self.image_size % 4 or not 16 <= self.image_size <= 1024:
+            raise ValueError(f"image_size must be divisible by 4 and from 16 to 1024, not {self.image_size}.")
+        if set(self.domains) != {"A", "B"} or set(self.directions) != set(DIRECTIONS):
+            raise ValueError("A model has domains A and B and directions A2B and B2A.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `to_json`; raises ValueError for missing, unknown or impossible entries."""
+        try:
+            known = {f.name for f in fields(cls)}
+            if unknown := set(data) - known:
+                raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}.")
+            values = dict(data)
+            values["generator"] = GeneratorConfig(**data["generator"])
+            values["domains"] = {key: Domain(**value) for key, value in data["domains"].items()}
+            landmarks = tuple((float(x), float(y)) for x, y in data["template"]["landmarks"])
+            values["template"] = Template(landmarks, float(data["template"]["scale"]))
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a model config: {error}.") from error
+
+
+class CycleGAN(nn.Module):
+    """The pair ``G_AB`` and ``G_BA`` with their config (Zhu et al. 2017)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.G_AB = Generator(config.generator)
+        self.G_BA = Generator(config.generator)
+
+    def generator(self, direction: str) -> Generator:
+        """The generator of a direction; raises UnknownDirectionError."""
+        return self.G_AB if check_direction(direction) == "A2B" else self.G_BA
+
+    def translate(self, x: Tensor, direction: str) -> Tensor:
+        """Translate a batch: float [B, 3, H, W] in [-1, 1] -> same shape and range."""
+        return self.generator(direction)(x)
+
+    def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float16) -> None:
+        """Write ``config.json`` and ``model.safetensors``; the weights are stored as ``dtype`` (half the size)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
+        partial = folder / f".{WEIGHTS_FILE}.partial"
+        save_file(weights, partial, metadata={"format": "pt"})
+        os.replace(partial, folder / WEIGHTS_FILE)  # a reader sees the old model or the new one, never half of one
+        partial = folder / f".{CONFIG_FILE}.partial"
+        partial.write_text(json.dumps(self.config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, folder / CONFIG_FILE)
+
+    @classmethod
+    def from_pretrained(cls, path_or_repo_id: str | os.PathLike, revision: str | None = None) -> "CycleGAN":
+        """Load from a local folder or, failing that, from the Hugging Face Hub (its local cache first).
+
+        Strict: missing, extra or misshapen weights raise BadCheckpointError, as does a folder without the two files.
+        No pickle is read. The model is returned in evaluation mode, in float32, on the CPU.
+        """
+        folder = Path(path_or_repo_id)
+        if not folder.is_dir():
+            folder = _download(str(path_or_repo_id), revision)
+        model = cls(read_config(folder))
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+        except FileNotFoundError as error:
+            raise BadCheckpointError(f'The model "{folder.name}" has no {WEIGHTS_FILE}.') from error
+        except (SafetensorError, OSError) as error:
+            raise damaged_weights(folder.name) from error
+        try:
+            model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)
+        except RuntimeError as error:
+            raise foreign_weights(folder.name) from error
+        return model.eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and check ``config.json`` of a model folder; raises BadCheckpointError."""
+    try:
+        return ModelConfig.from_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise BadCheckpointError(f'The model "{folder.name}" has no {CONFIG_FILE}.') from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{folder.name}" cannot be read.') from error
+    except ValueError as error:
+        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{folder.name}" is not ours: {error}') from error
+
+
+def damaged_weights(name: str) -> BadCheckpointError:
+    """The error for a weights file that cannot be read."""
+    return BadCheckpointError(
+        f'The weights of the model "{name}" are cut off or damaged. Fetch {WEIGHTS_FILE} again.'
+    )
+
+
+def foreign_weights(name: str) -> BadCheckpointError:
+    """The error for weights of another network than the config describes."""
+    return BadCheckpointError(
+        f'The weights of the model "{name}" do not fit its {CONFIG_FILE}: they belong to another network.'
+    )
+
+
+def _download(repo_id: str, revision: str | None) -> Path:
+    wanted = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+    try:
+        try:
+            found = huggingface_hub.snapshot_download(
+                repo_id, revision=revision, allow_patterns=wanted, local_files_only=True
+            )
+        except LocalEntryNotFoundError:
+            found = huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=wanted)
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BadCheckpointError(
+            f'There is no model folder "{Path(repo_id).name}" here, and no model "{repo_id}" could be had from the Hub.'
+        ) from error
+    return Path(found)

@@ -1,0 +1,201 @@
+"""`Translator`: photo in, translated faces out. Everything a page, a script or an API needs."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cyclegan.errors import NoFaceError
+from cyclegan.faces import align
+from cyclegan.faces.align import Box
+from cyclegan.faces.detect import Face, FaceDetector
+from cyclegan.images import check_image
+from cyclegan.model import ModelConfig, check_direction, reverse, source
+from cyclegan.runtime import Engine, make_engine, resolve_device
+from cyclegan.zoo import Zoo
+
+Faces = str | int | Sequence[int]
+"""Which faces to translate: ``"all"``, ``"largest"``, a position in `Translator.detect`'s list, or several."""
+
+NO_FACE = "No face was found in this photo. Try one where the face is larger, brighter or turned to the camera."
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """One face, or one drawing, translated."""
+
+    index: int
+    """Position in the list of `Translator.detect`, from 0."""
+    face: Face | None
+    """The face, or None for a drawing."""
+    box: Box
+    """Upright box around the crop in the photo."""
+    input: np.ndarray
+    """The crop the model saw: uint8 [S, S, 3]."""
+    translation: np.ndarray
+    """What it made of it: uint8 [S, S, 3]."""
+    reconstruction: np.ndarray
+    """The way back from the translation: uint8 [S, S, 3]."""
+    cycle_l1: float
+    """Mean absolute difference of input and reconstruction, pixels in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A photo with its translations."""
+
+    photo: np.ndarray
+    """The photo as given: uint8 [H, W, 3]."""
+    output: np.ndarray
+    """The photo with the translated faces in it: uint8 [H, W, 3]."""
+    translations: list[Translation]
+    """One per face, in the order asked for."""
+    seconds: float
+    """Wall-clock time of the call."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One model applied to one face: its crop of the photo so far, and what became of it."""
+
+    config: ModelConfig
+    way_back: Engine
+    matrix: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+
+class Translator:
+    """Detect, align, translate, paste. Holds no state of its users; threads may share it."""
+
+    def __init__(self, zoo: Zoo, device: str = "auto", engine: str = "auto", detector: FaceDetector | None = None):
+        """``device`` is auto, cuda, mps or cpu (DeviceError); ``engine`` as in `runtime.make_engine`."""
+        self.zoo = zoo
+        self.device = resolve_device(device)
+        self._engine = engine
+        self._detector = detector
+        self._engines: dict[tuple[str, str], Engine] = {}
+        self._lock = threading.Lock()
+
+    def needs_faces(self, model: str, direction: str) -> bool:
+        """Whether a direction starts from photographs, in which faces have to be found."""
+        return self.zoo.config(model).domains[source(direction)].faces == "mtcnn"
+
+    def engine(self, model: str, direction: str) -> Engine:
+        """The engine of a direction, made on first use. Raises UnknownModelError, BadCheckpointError."""
+        key = (model, check_direction(direction))
+        config = self.zoo.config(model)
+        with self._lock:
+            if key not in self._engines:
+                generator = self.zoo.load(model).generator(direction)
+                self._engines[key] = make_engine(generator, config.image_size, self.device, self._engine)
+            return self._engines[key]
+
+    def detect(self, photo: np.ndarray) -> list[Face]:
+        """The faces of a photo (uint8 [H, W, 3]), largest first; may be empty."""
+        photo = check_image(photo)
+        with self._lock:
+            if self._detector is None:
+                self._detector = FaceDetector("cuda" if self.device == "cuda" else "cpu")
+        return self._detector.detect(photo)
+
+    def translate(
+        self,
+        photo: np.ndarray,
+        model: str,
+        direction: str,
+        faces: Faces = "all",
+        then: Sequence[tuple[str, str]] = (),
+        square: Box | None = None,
+        found: Sequence[Face] | None = None,
+    ) -> Result:
+        """Translate the faces of a photo and paste them back.
+
+        Args:
+            photo: uint8 [H, W, 3], RGB.
+            model, direction: a name of the zoo, and A2B or B2A.
+            faces: which faces, for directions that start from photographs.
+            then: further (model, direction) pairs, each applied to the result of the one before.
+            square: the part to translate when the direction starts from drawings; the centred square if None.
+            found: faces already detected in this photo.
+
+        Raises NoFaceError, BadImageError, UnknownModelError, UnknownDirectionError, BadCheckpointError.
+        """
+        started = time.perf_counter()
+        photo = check_image(photo)
+        chain = [(model, direction), *then]
+        for name, way in chain:
+            self.engine(name, way)  # an unknown link is refused before any work is done
+        if self.needs_faces(model, direction):
+            found = self.detect(photo) if found is None else list(found)
+            chosen: list[tuple[int, Face | None]] = [(index, found[index]) for index in choose(faces, len(found))]
+        else:
+            chosen = [(0, None)]
+
+        output, translations = photo, []
+        for index, face in chosen:
+            output, translation = self._translate_one(output, index, face, square, chain)
+            translations.append(translation)
+        return Result(photo, output, translations, time.perf_counter() - started)
+
+    def _translate_one(
+        self, photo: np.ndarray, index: int, face: Face | None, square: Box | None, chain: list[tuple[str, str]]
+    ) -> tuple[np.ndarray, Translation]:
+        steps: list[_Step] = []
+        for name, direction in chain:
+            config = self.zoo.config(name)
+            size = config.image_size
+            if face is not None and config.domains[source(direction)].faces == "mtcnn":
+                matrix = align.photo_to_crop(face.landmarks, config.template, size)
+            elif steps:  # a drawing made by the step before lies where that step put it
+                matrix = align.resized(steps[-1].matrix, size / steps[-1].config.image_size)
+            else:
+                matrix = align.square_to_crop(square or align.centred_square(*photo.shape[:2]), size)
+            before = align.crop(photo, matrix, size)
+            after = self.engine(name, direction)(before[None])[0]
+            # Between photographs a face keeps its own detail; a drawing has none of the photo's.
+            detail = all(domain.faces == "mtcnn" for domain in config.domains.values())
+            photo = align.paste(photo, before, after, matrix, detail)
+            steps.append(_Step(config, self.engine(name, reverse(direction)), matrix, before, after))
+        first, last = steps[0], steps[-1]
+        reconstruction = _way_back(steps)
+        return photo, Translation(
+            index=index,
+            face=face,
+            box=align.bounding_box(first.matrix, first.config.image_size),
+            input=first.before,
+            translation=last.after,
+            reconstruction=reconstruction,
+            cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
+        )
+
+
+def _way_back(steps: list[_Step]) -> np.ndarray:
+    """Undo the steps, last first, from the final translation to a reconstruction of the first input."""
+    back = steps[-1].way_back(steps[-1].after[None])[0]
+    for step, later in zip(reversed(steps[:-1]), reversed(steps[1:]), strict=True):
+        between = align.compose(align.invert(step.matrix), later.matrix)
+        undone = align.paste(step.after, back, back, between, detail=False)
+        back = step.way_back(undone[None])[0]
+    return back
+
+
+def choose(faces: Faces, count: int) -> list[int]:
+    """Positions of the faces asked for among ``count``, largest first; raises NoFaceError."""
+    if count == 0:
+        raise NoFaceError(NO_FACE)
+    if faces == "all":
+        return list(range(count))
+    if faces == "largest":
+        return [0]
+    try:
+        wanted = [int(faces)] if isinstance(faces, (int, str)) else [int(face) for face in faces]
+    except ValueError:
+        raise NoFaceError(f'"{faces}" is not a choice of faces. Use all, largest or a number.') from None
+    for index in wanted:
+        if not 0 <= index < count:
+            only = "only 1 face was" if count == 1 else f"only {count} faces were"
+            raise NoFaceError(f"There is no face {index + 1} in this photo: {only} found.")
+    return wanted

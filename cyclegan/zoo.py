@@ -1,0 +1,115 @@
+"""Which models exist: the folders of ``checkpoints/``, read on start, loaded on first use."""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from cyclegan.errors import BadCheckpointError, UnknownModelError
+from cyclegan.model import WEIGHTS_FILE, CycleGAN, ModelConfig, damaged_weights, foreign_weights, read_config
+from cyclegan.networks import Generator, count_macs, count_parameters
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model folder whose config is sound; its weights may not have been read yet."""
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    sha256: str
+    """Hash of ``model.safetensors`` in hexadecimal."""
+
+
+class Zoo:
+    """The models of one folder. A model that cannot be used is named in `problems` and never stops the others.
+
+    Reads configs and hashes at once and weights on first use; threads may share it.
+    """
+
+    def __init__(self, root: Path = CHECKPOINTS):
+        self.root = Path(root)
+        self.entries: dict[str, Entry] = {}
+        self.problems: dict[str, str] = {}
+        self._loaded: dict[str, CycleGAN] = {}
+        self._lock = threading.Lock()
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        for folder in folders:
+            if folder.is_dir() and not folder.name.startswith("."):
+                try:
+                    self.entries[folder.name] = _read_entry(folder)
+                except BadCheckpointError as error:
+                    self.problems[folder.name] = str(error)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of this name; raises UnknownModelError, or BadCheckpointError for a folder with a problem."""
+        if name in self.problems:
+            raise BadCheckpointError(self.problems[name])
+        if name not in self.entries:
+            known = ", ".join(self.entries) or "none"
+            raise UnknownModelError(f'There is no model "{name}". Known models: {known}.')
+        return self.entries[name]
+
+    def config(self, name: str) -> ModelConfig:
+        """The config of a model; raises as `entry` does."""
+        return self.entry(name).config
+
+    def load(self, name: str) -> CycleGAN:
+        """The model of this name with its weights, in evaluation mode on the CPU; raises as `entry` does."""
+        entry = self.entry(name)
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = CycleGAN.from_pretrained(entry.folder)
+            return self._loaded[name]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """A row per model as plain values: name, title, domains, directions, image_size, parameters, macs, ..."""
+        return [_describe(entry) for entry in self.entries.values()]
+
+
+def _read_entry(folder: Path) -> Entry:
+    config = read_config(folder)
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise BadCheckpointError(f'The model "{folder.name}" has no {WEIGHTS_FILE}.')
+    _check_weights(weights, config)
+    return Entry(folder.name, folder, config, hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
+def _check_weights(path: Path, config: ModelConfig) -> None:
+    """Compare the file's header with the network's shapes, without reading the weights: fast enough for every start."""
+    name = path.parent.name
+    with torch.device("meta"):
+        expected = {key: list(value.shape) for key, value in CycleGAN(config).state_dict().items()}
+    try:
+        with safe_open(path, "pt") as file:
+            found = {key: file.get_slice(key).get_shape() for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise damaged_weights(name) from error
+    if found != expected:
+        raise foreign_weights(name)
+
+
+def _describe(entry: Entry) -> dict[str, Any]:
+    config = entry.config
+    with torch.device("meta"):
+        generator = Generator(config.generator)
+    return {
+        "name": entry.name,
+        "title": config.title,
+        "description": config.description,
+        "domains": {letter: domain.label for letter, domain in config.domains.items()},
+        "directions": dict(config.directions),
+        "image_size": config.image_size,
+        "parameters": count_parameters(generator),
+        "macs": count_macs(config.generator, config.image_size, config.image_size),
+        "sha256": entry.sha256,
+        "license": config.license,
+        "metrics": dict(config.metrics),
+    }

@@ -1,0 +1,314 @@
+"""`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from cyclegan.images import save_png, to_images, to_tensor
+from cyclegan.model import CycleGAN, Domain, ModelConfig
+from cyclegan.networks import Generator
+from train import losses, schedule
+from train.buffer import ImageBuffer
+from train.config import About, TrainConfig
+from train.data import Pairs, resize
+from train.discriminators import PatchDiscriminator
+from train.errors import TrainingError
+from train.prepare import Geometry
+from train.state import load_state, save_state
+
+_MAY_CHANGE = {"pairs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
+_SAMPLES = 8  # validation images per domain in a sample grid
+
+
+def fit(config: TrainConfig, data: Path, run: Path, model_folder: Path, about: About, device: str = "cpu") -> None:
+    """Train on the crops in ``data``; the same call again continues where ``run`` was left.
+
+    ``run`` receives the training state, ``samples/*.png`` and TensorBoard logs; ``model_folder`` the snapshot that the
+    app loads (averaged generators). Raises TrainingError for data or settings that cannot work, for a loss that is no
+    longer finite, and for a full disk.
+    """
+    # Set up: data, networks, optimisers. ----------------------------------------------------------------------------
+    device = torch.device(device)
+    torch.manual_seed(config.seed)
+    geometry = read_geometry(data)
+    run.mkdir(parents=True, exist_ok=True)
+    pairs_data = Pairs.load(data, config.image_size, config.validation, config.seed, device)
+    nets = Networks.build(config, device)
+    adam = dict(lr=config.lr, betas=config.betas, fused=True)
+    optimizer_G = torch.optim.Adam([*nets.G_AB.parameters(), *nets.G_BA.parameters()], **adam)
+    optimizer_D = torch.optim.Adam([*nets.D_A.parameters(), *nets.D_B.parameters()], **adam)
+    buffer_A, buffer_B = ImageBuffer(config.buffer), ImageBuffer(config.buffer)
+    buffer_rng = torch.Generator().manual_seed(config.seed)
+    stateful = {
+        **nets.named(),
+        "optimizer_G": optimizer_G,
+        "optimizer_D": optimizer_D,
+        "buffer_A": buffer_A,
+        "buffer_B": buffer_B,
+    }
+
+    # Resume. --------------------------------------------------------------------------------------------------------
+    pairs, seconds = 0, 0.0
+    if state := load_state(run, device):
+        check_same(state["config"], config, run)
+        for name, thing in stateful.items():
+            thing.load_state_dict(state[name])
+        buffer_rng.set_state(state["buffer_rng"].cpu())
+        pairs, seconds = state["pairs"], state["seconds"]
+
+    def save() -> None:
+        state = {name: thing.state_dict() for name, thing in stateful.items()}
+        state |= {"buffer_rng": buffer_rng.get_state(), "pairs": pairs, "seconds": seconds, "config": config.to_json()}
+        save_state(run, state)
+        trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
+        write_snapshot(nets, config, geometry, about, trained, model_folder)
+
+    # The loop. ------------------------------------------------------------------------------------------------------
+    step = Step(config, nets, device)
+    writer = SummaryWriter(run)
+    bar = Bar(config)
+    totals: dict[str, Tensor] = {}
+    started, seconds_before = time.monotonic(), seconds
+    while (at := schedule.progress(config, pairs, seconds)) < 1:
+        size = schedule.image_size(config, at)
+        for optimizer in (optimizer_G, optimizer_D):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate(config, at)
+        real_A, real_B = pairs_data.batch(pairs, config.batch, size, config.flip)
+
+        # Generators: fool the discriminators, come back, leave their own domain alone.
+        loss_G, parts_G, fake_A, fake_B = step.generators(real_A, real_B, schedule.identity_weight(config, at))
+        optimizer_G.zero_grad(set_to_none=True)
+        loss_G.backward()
+        optimizer_G.step()
+
+        # Discriminators: tell real images from new and remembered fakes.
+        shown_A, shown_B = buffer_A.exchange(fake_A, buffer_rng), buffer_B.exchange(fake_B, buffer_rng)
+        loss_D, parts_D = step.discriminators(real_A, real_B, shown_A, shown_B)
+        optimizer_D.zero_grad(set_to_none=True)
+        loss_D.backward()
+        optimizer_D.step()
+
+        before, pairs = pairs, pairs + config.batch
+        nets.average(config, pairs)
+        seconds = seconds_before + time.monotonic() - started
+        for name, value in (parts_G | parts_D).items():
+            totals[name] = totals.get(name, 0) + value
+
+        # Now and then: log, look, save.
+        if crossed(before, pairs, config.log_every):
+            means = {name: float(total) * config.batch / config.log_every for name, total in totals.items()}
+            check_finite(means, pairs, run)
+            for name, mean in means.items():
+                writer.add_scalar(f"loss/{name}", mean, pairs)
+            totals.clear()
+            bar.show(pairs, at, seconds, size, means)
+        if crossed(before, pairs, config.save_every):
+            grid = sample_grid(nets, pairs_data, size)
+            (run / "samples").mkdir(exist_ok=True)
+            save_png(run / "samples" / f"{pairs:08}.png", grid)
+            writer.add_image("samples", grid, pairs, dataformats="HWC")
+            save()
+
+    # Done. ----------------------------------------------------------------------------------------------------------
+    save()
+    writer.close()
+    bar.close()
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The four networks and the averaged generators."""
+
+    G_AB: Generator
+    G_BA: Generator
+    D_A: PatchDiscriminator
+    D_B: PatchDiscriminator
+    ema_G_AB: Generator
+    ema_G_BA: Generator
+
+    @classmethod
+    def build(cls, config: TrainConfig, device: torch.device) -> "Networks":
+        """Freshly initialised networks on ``device``."""
+        # Channels last is what the fast convolutions of both CPUs and CUDA want in half precision.
+        layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
+        generators = [Generator(config.generator).to(device, memory_format=layout) for _ in range(2)]
+        discriminators = [
+            PatchDiscriminator(config.discriminator).to(device, memory_format=layout) for _ in range(2)
+        ]
+        averages = [copy.deepcopy(generator).requires_grad_(False) for generator in generators]
+        return cls(*generators, *discriminators, *averages)
+
+    def named(self) -> dict[str, nn.Module]:
+        """The six modules by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @torch.no_grad()
+    def average(self, config: TrainConfig, pairs: int) -> None:
+        """Move the averaged generators towards the current ones.
+
+        The half-life grows with the run up to its setting (Karras et al. 2024), so that the start is soon forgotten.
+        """
+        halflife = min(config.ema_halflife, 0.1 * pairs)
+        keep = 0.5 ** (config.batch / halflife) if halflife else 0.0
+        for current, averaged in ((self.G_AB, self.ema_G_AB), (self.G_BA, self.ema_G_BA)):
+            torch._foreach_lerp_(list(averaged.parameters()), list(current.parameters()), 1 - keep)
+
+
+class Step:
+    """The two halves of a training step, on compiled networks in mixed precision."""
+
+    def __init__(self, config: TrainConfig, nets: Networks, device: torch.device):
+        self.config, self.nets, self.device = config, nets, device
+        modules = (nets.G_AB, nets.G_BA, nets.D_A, nets.D_B)
+        if config.compile:
+            # Two networks of a kind, with and without gradients, at each size of `stages`: more than the default of 8.
+            torch._dynamo.config.recompile_limit = 64
+            modules = tuple(torch.compile(module, dynamic=False) for module in modules)
+        self.G_AB, self.G_BA, self.D_A, self.D_B = modules
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def generators(
+        self, real_A: Tensor, real_B: Tensor, identity_weight: float
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """(total loss, its parts detached, fake_A, fake_B) for real images [B, 3, H, W] in [-1, 1]."""
+        self.nets.D_A.requires_grad_(False)
+        self.nets.D_B.requires_grad_(False)
+        with self._autocast():
+            fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)
+            rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
+            score_A, score_B = self.D_A(fake_A), self.D_B(fake_B)
+            idt_A, idt_B = (self.G_BA(real_A), self.G_AB(real_B)) if identity_weight else (real_A, real_B)
+        parts = {
+            "adversarial_AB": losses.adversarial_G(score_B),
+            "adversarial_BA": losses.adversarial_G(score_A),
+            "cycle_A": losses.cycle(rec_A, real_A),
+            "cycle_B": losses.cycle(rec_B, real_B),
+            "identity_A": losses.identity(idt_A, real_A),
+            "identity_B": losses.identity(idt_B, real_B),
+        }
+        total = (
+            parts["adversarial_AB"]
+            + parts["adversarial_BA"]
+            + self.config.cycle * (parts["cycle_A"] + parts["cycle_B"])
+            + identity_weight * (parts["identity_A"] + parts["identity_B"])
+        )
+        return total, {name: part.detach() for name, part in parts.items()}, fake_A.detach(), fake_B.detach()
+
+    def discriminators(
+        self, real_A: Tensor, real_B: Tensor, fake_A: Tensor, fake_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(total loss, its parts detached) for real and generated images [B, 3, H, W] in [-1, 1]."""
+        self.nets.D_A.requires_grad_(True)
+        self.nets.D_B.requires_grad_(True)
+        with self._autocast():
+            D_A = losses.adversarial_D(self.D_A(real_A), self.D_A(fake_A))
+            D_B = losses.adversarial_D(self.D_B(real_B), self.D_B(fake_B))
+        return D_A + D_B, {"D_A": D_A.detach(), "D_B": D_B.detach()}
+
+
+class Bar:
+    """Progress in the terminal: share done, speed, time left, losses."""
+
+    def __init__(self, config: TrainConfig):
+        self._tqdm = tqdm(total=1000, bar_format="{l_bar}{bar:20}| {postfix}", desc="fit")
+        self._config = config
+        self._last: tuple[int, float] | None = None
+
+    def show(self, pairs: int, at: float, seconds: float, size: int, means: dict[str, float]) -> None:
+        """Update after a log interval."""
+        speed = (pairs - self._last[0]) / (seconds - self._last[1]) if self._last else 0.0
+        self._last = (pairs, seconds)
+        left = f"{seconds / at * (1 - at) / 60:.0f} min left" if at else "?"
+        brief = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+        self._tqdm.n = int(at * 1000)
+        self._tqdm.set_postfix_str(f"{pairs} pairs, {speed:.1f}/s, {size} px, {left}, {brief}")
+
+    def close(self) -> None:
+        """Leave the finished bar standing."""
+        self._tqdm.n = self._tqdm.total
+        self._tqdm.close()
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return before // every < after // every
+
+
+def check_finite(means: dict[str, float], pairs: int, run: Path) -> None:
+    """Raise TrainingError naming the first loss that is not a number, and what survives."""
+    for name, mean in means.items():
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"The loss {name} is no longer a number after {pairs} pairs. The last good state is in {run}; "
+                'continue from it with --precision float32 or a lower --lr and another --run.'
+            )
+
+
+def check_same(saved: dict, config: TrainConfig, run: Path) -> None:
+    """Raise TrainingError when a run is resumed with settings that would make it another training."""
+    wanted = config.to_json()
+    changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
+    if changed:
+        raise TrainingError(
+            f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
+        )
+
+
+def read_geometry(data: Path) -> Geometry:
+    """The geometry the crops were cut with; the whole picture, scaled, for folders that `prepare` did not make."""
+    path = data / "prepare.json"
+    return Geometry.from_json(json.loads(path.read_text())) if path.exists() else Geometry(faces=("square", "square"))
+
+
+def write_snapshot(
+    nets: Networks, config: TrainConfig, geometry: Geometry, about: About, trained: dict, folder: Path
+) -> None:
+    """Write the averaged generators as a model folder that the app loads."""
+    model_config = ModelConfig(
+        name=about.name,
+        title=about.title,
+        generator=config.generator,
+        image_size=config.image_size,
+        domains={k: Domain(label, faces) for k, label, faces in zip("AB", about.domains, geometry.faces, strict=True)},
+        directions=dict(zip(("A2B", "B2A"), about.directions, strict=True)),
+        template=geometry.template,
+        description=about.description,
+        license=about.license,
+        training=trained,
+    )
+    model = CycleGAN(model_config)
+    model.G_AB.load_state_dict(nets.ema_G_AB.state_dict())
+    model.G_BA.load_state_dict(nets.ema_G_BA.state_dict())
+    model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def sample_grid(nets: Networks, data: Pairs, size: int) -> np.ndarray:
+    """Validation images as uint8 [6 * size, N * size, 3]: rows real_A, fake_B, rec_A, real_B, fake_A, rec_B."""
+    rows: list[Tensor] = []
+    for images, there, back in (
+        (data.validation_A, nets.ema_G_AB, nets.ema_G_BA),
+        (data.validation_B, nets.ema_G_BA, nets.ema_G_AB),
+    ):
+        real = resize(to_tensor(images[:_SAMPLES]), size)
+        fake = there(real)
+        rows += [real, fake, back(fake)]
+    return tile([to_images(row) for row in rows])
+
+
+def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of uint8 [N, S, S, 3] -> one picture uint8 [len(rows) * S, N * S, 3]."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
