@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan.errors import NoFaceError
+from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces import align
 from cyclegan.faces.align import Box
 from cyclegan.faces.detect import Face, FaceDetector
@@ -118,7 +118,8 @@ class Translator:
             model, direction: a name of the zoo, and A2B or B2A.
             faces: which faces, for directions that start from photographs.
             then: further (model, direction) pairs, each applied to the result of the one before.
-            square: the part to translate when the direction starts from drawings; the centred square if None.
+            square: the part to translate when the direction starts from drawings, at least a pixel wide; the centred
+                square if None.
             found: faces already detected in this photo.
 
         Raises NoFaceError, BadImageError, UnknownModelError, UnknownDirectionError, BadCheckpointError.
@@ -132,6 +133,8 @@ class Translator:
             found = self.detect(photo) if found is None else list(found)
             chosen: list[tuple[int, Face | None]] = [(index, found[index]) for index in choose(faces, len(found))]
         else:
+            if square is not None and not 1 <= square[2] - square[0] < np.inf:
+                raise BadImageError("The part of the picture to translate is empty. Choose a larger one.")
             chosen = [(0, None)]
 
         output, translations = photo, []
@@ -192,7 +195,7 @@ def choose(faces: Faces, count: int) -> list[int]:
         return [0]
     try:
         wanted = [int(faces)] if isinstance(faces, (int, str)) else [int(face) for face in faces]
-    except ValueError:
+    except (TypeError, ValueError):
         raise NoFaceError(f'"{faces}" is not a choice of faces. Use all, largest or a number.') from None
     for index in wanted:
         if not 0 <= index < count:

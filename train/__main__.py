@@ -1,4 +1,4 @@
-"""The command line of training: ``python -m train prepare | fit``."""
+"""The command line of training: ``python -m train prepare | fit | evaluate``."""
 
 import argparse
 import json
@@ -6,13 +6,13 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from train.errors import TrainingError
+from cyclegan.errors import CycleGANError
 
 EXAMPLE = """
 from two folders of photographs to a model in the page:
 
   python -m train prepare --a photos/without --b photos/with --out crops/glasses
-  python -m train fit --data crops/glasses --run runs/glasses --model checkpoints/glasses --hours 3 \
+  python -m train fit --data crops/glasses --run runs/glasses --model checkpoints/glasses --hours 3 \\
       --domains "no glasses" "glasses" --directions "Add glasses" "Remove glasses"
   python app.py                      # the model is in the page from the first snapshot on
 """
@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run_command(args)
-    except TrainingError as error:
+    except CycleGANError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. The same command continues where it was.", file=sys.stderr)
+        print("Stopped. The same command continues from what was saved.", file=sys.stderr)
         return 130
     return 0
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_fit(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -72,16 +73,17 @@ def _add_prepare(commands) -> None:
         metavar=("A", "B"),
         help='how faces are found in each domain: "mtcnn" for photographs, "square" (the centre) for drawings',
     )
-    command.add_argument("--device", default="cpu", help="torch device of the detector (cpu)")
+    command.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"), help="where to find faces (cpu)")
     command.set_defaults(run_command=_prepare)
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    from cyclegan.runtime import resolve_device
     from train.prepare import TEMPLATES, Geometry, find_images, prepare
 
     images = find_images(args.data, args.a, args.b, args.test_share)
     geometry = Geometry(args.size, TEMPLATES[args.template], tuple(args.faces))
-    print(prepare(images, args.out, geometry, args.device))
+    print(prepare(images, args.out, geometry, resolve_device(args.device)))
 
 
 def _add_fit(commands) -> None:
@@ -125,13 +127,17 @@ def _doc(name: str) -> str:
     """The first sentence of a TrainConfig field's docstring, so that help and code cannot disagree."""
     import ast
     import inspect
+    from itertools import pairwise
 
     from train.config import TrainConfig
 
-    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body
-    for field, text in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and field.target.id == name:
-            return " ".join(text.value.value.split(". ")[0].rstrip(".").replace("%", "%%").split())
+    (definition,) = ast.parse(inspect.getsource(TrainConfig)).body
+    for pair in pairwise(ast.iter_child_nodes(definition)):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                if field == name:
+                    sentence = text.split(". ")[0].rstrip(".")
+                    return " ".join(sentence.replace("``", "").replace("%", "%%").split())
     raise KeyError(name)
 
 
@@ -158,6 +164,44 @@ def _fit(args: argparse.Namespace) -> None:
     directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))
     about = About(name, title, tuple(args.domains), directions, args.description, args.license)
     fit(config, args.data, args.run, model, about, resolve_device(args.device))
+
+
+def _add_evaluate(commands) -> None:
+    from cyclegan.runtime import DEVICES
+
+    command = commands.add_parser(
+        "evaluate",
+        help="a model on test images",
+        description="Print cycle error and amount of change on testA and testB; draw a panel of test images.",
+        epilog="example:\n  python -m train evaluate --checkpoint checkpoints/glasses --data crops/glasses --panel p.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--checkpoint", type=Path, required=True, help="model folder")
+    command.add_argument("--data", type=Path, required=True, help="folder of crops with testA and testB")
+    command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of test images here")
+    command.add_argument("--count", type=int, default=60, help="test images per direction in the panel (60)")
+    command.add_argument("--columns", type=int, default=4, help="images per row of the panel (4)")
+    command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.set_defaults(run_command=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from cyclegan.images import save_png
+    from cyclegan.runtime import resolve_device
+    from train.evaluate import evaluate, panel, to_json
+
+    scores, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device))
+    if args.panel:
+        save_png(args.panel, panel(pictures, args.count, args.columns))
+    if args.json:
+        print(json.dumps(to_json(scores), indent=1))
+        return
+    for direction, each in scores.items():
+        print(
+            f"{direction}: {each.images} images, cycle L1 {each.cycle_l1:.4f}, change L1 {each.change_l1:.4f}, "
+            f"pixels changed {each.changed:.1%}"
+        )
 
 
 if __name__ == "__main__":

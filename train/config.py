@@ -22,6 +22,8 @@ class DiscriminatorConfig:
     def __post_init__(self):
         if self.norm not in ("instance", "spectral"):
             raise TrainingError(f'Discriminator norm must be "instance" or "spectral", not "{self.norm}".')
+        if self.filters < 1 or self.layers < 1:
+            raise TrainingError("A discriminator needs at least 1 filter and 1 strided layer.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,25 @@ class TrainConfig:
     """Pairs between two snapshots with sample grid and training state."""
 
     def __post_init__(self):
-        sizes, starts = zip(*self.stages, strict=True)
-        if list(sizes) != sorted(sizes) or starts[0] != 0 or list(starts) != sorted(starts) or starts[-1] >= 1:
+        sizes = [size for size, _ in self.stages]
+        starts = [start for _, start in self.stages]
+        if not sizes:
+            raise TrainingError("A training needs at least one stage.")
+        if sizes != sorted(sizes) or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
             raise TrainingError("Stages must grow in size, and begin at 0 and below 1 in rising order.")
-        if any(size % 4 or size < 16 for size in sizes):
-            raise TrainingError("Image sizes must be divisible by 4 and at least 16.")
-        if self.batch < 1 or self.pairs < 1 or self.lr <= 0 or (self.hours is not None and self.hours <= 0):
-            raise TrainingError("Batch, pairs, hours and lr must be positive.")
+        if any(size % 4 or not 16 <= size <= 1024 for size in sizes):
+            raise TrainingError("Image sizes must be divisible by 4 and from 16 to 1024.")
+        least = 3 << self.discriminator.layers  # what the strided layers leave must hold the last two 4x4 kernels
+        if sizes[0] < least:
+            raise TrainingError(
+                f"A discriminator with {self.discriminator.layers} strided layers needs images of at least {least} "
+                f"pixels, not {sizes[0]}."
+            )
+        lengths = (self.batch, self.pairs, self.lr, self.log_every, self.save_every)
+        if min(lengths) <= 0 or (self.hours is not None and self.hours <= 0):
+            raise TrainingError("Batch, pairs, hours, lr, log_every and save_every must be positive.")
+        if min(self.cycle, self.identity, self.identity_end, self.buffer, self.ema_halflife, self.validation) < 0:
+            raise TrainingError("Weights, buffer, ema_halflife and validation must not be negative.")
         if not 0 <= self.decay_from < 1:
             raise TrainingError("decay_from must lie in [0, 1).")
         if self.precision not in ("float32", "bfloat16"):

@@ -1,5 +1,7 @@
 """Two unpaired domains, wholly resident on the device as uint8, shuffled and augmented there."""
 
+import os
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class Pairs:
         parts = {}
         for letter in "AB":
             images, names = load_folder(data / f"train{letter}", size)
-            by_hash = np.argsort([zlib.crc32(name.encode()) for name in names], kind="stable")
+            by_hash = np.argsort([zlib.crc32(os.fsencode(name)) for name in names], kind="stable")
             held_out = min(validation, len(names) // 10)
             parts[f"validation_{letter}"] = torch.from_numpy(images[by_hash[:held_out]]).to(device)
             parts[letter] = torch.from_numpy(images[np.sort(by_hash[held_out:])]).to(device)
@@ -50,10 +52,11 @@ class Pairs:
         seen. Each domain is shuffled anew per epoch of its own.
         """
         rng = torch.Generator().manual_seed(hash((self.seed, pairs_seen)) % 2**63)
-        return tuple(
+        A, B = (
             augment(self._take(images, salt, pairs_seen, count), size, flip, rng)
             for salt, images in enumerate((self.A, self.B))
         )
+        return A, B
 
     def _take(self, images: Tensor, salt: int, start: int, count: int) -> Tensor:
         total = len(images)
@@ -114,7 +117,9 @@ def load_folder(folder: Path, size: int) -> tuple[np.ndarray, list[str]]:
         images.append(square)
         names.append(path.name)
     if unreadable:
-        tqdm.write(f"{folder.name}: {len(unreadable)} files left out as unreadable, the first: {unreadable[0]}")
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
+        tqdm.write(f"{folder.name}: {files} left out as unreadable, the first: {unreadable[0]}", file=sys.stderr)
     if len(images) < 2:
-        raise TrainingError(f"{folder} has {len(images)} readable images; at least 2 are needed, and 1,000 advised.")
+        has = "1 readable image" if len(images) == 1 else f"{len(images)} readable images"
+        raise TrainingError(f"{folder} has {has}; at least 2 are needed, and 1,000 advised.")
     return np.stack(images), names

@@ -1,12 +1,12 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
 import copy
-import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,15 @@ from train.data import Pairs, resize
 from train.discriminators import PatchDiscriminator
 from train.errors import TrainingError
 from train.prepare import Geometry
-from train.state import load_state, save_state
+from train.state import load_state, save_state, writing
 
 _MAY_CHANGE = {"pairs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
 _SAMPLES = 8  # validation images per domain in a sample grid
 
 
-def fit(config: TrainConfig, data: Path, run: Path, model_folder: Path, about: About, device: str = "cpu") -> None:
+def fit(
+    config: TrainConfig, data: Path, run: Path, model_folder: Path, about: About, device: str | torch.device = "cpu"
+) -> None:
     """Train on the crops in ``data``; the same call again continues where ``run`` was left.
 
     ``run`` receives the training state, ``samples/*.png`` and TensorBoard logs; ``model_folder`` the snapshot that the
@@ -41,15 +43,12 @@ def fit(config: TrainConfig, data: Path, run: Path, model_folder: Path, about: A
     device = torch.device(device)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
-    run.mkdir(parents=True, exist_ok=True)
     pairs_data = Pairs.load(data, config.image_size, config.validation, config.seed, device)
     nets = Networks.build(config, device)
-    adam = dict(lr=config.lr, betas=config.betas, fused=True)
-    optimizer_G = torch.optim.Adam([*nets.G_AB.parameters(), *nets.G_BA.parameters()], **adam)
-    optimizer_D = torch.optim.Adam([*nets.D_A.parameters(), *nets.D_B.parameters()], **adam)
+    optimizer_G, optimizer_D = adam(config, nets.G_AB, nets.G_BA), adam(config, nets.D_A, nets.D_B)
     buffer_A, buffer_B = ImageBuffer(config.buffer), ImageBuffer(config.buffer)
     buffer_rng = torch.Generator().manual_seed(config.seed)
-    stateful = {
+    stateful: dict[str, Any] = {
         **nets.named(),
         "optimizer_G": optimizer_G,
         "optimizer_D": optimizer_D,
@@ -67,17 +66,24 @@ def fit(config: TrainConfig, data: Path, run: Path, model_folder: Path, about: A
         pairs, seconds = state["pairs"], state["seconds"]
 
     def save() -> None:
+        # A state that cannot be continued must not replace one that can.
+        check_finite({f"loss {name}": float(total) for name, total in totals.items()}, pairs, run)
+        check_finite({f"norm of {name}": norm for name, norm in nets.norms().items()}, pairs, run)
         state = {name: thing.state_dict() for name, thing in stateful.items()}
         state |= {"buffer_rng": buffer_rng.get_state(), "pairs": pairs, "seconds": seconds, "config": config.to_json()}
         save_state(run, state)
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
-        write_snapshot(nets, config, geometry, about, trained, model_folder)
+        with writing(model_folder):
+            write_snapshot(nets, config, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
     step = Step(config, nets, device)
-    writer = SummaryWriter(run)
+    with writing(run):
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
     bar = Bar(config)
     totals: dict[str, Tensor] = {}
+    steps = 0  # summed up in totals
     started, seconds_before = time.monotonic(), seconds
     while (at := schedule.progress(config, pairs, seconds)) < 1:
         size = schedule.image_size(config, at)
@@ -104,21 +110,23 @@ def fit(config: TrainConfig, data: Path, run: Path, model_folder: Path, about: A
         seconds = seconds_before + time.monotonic() - started
         for name, value in (parts_G | parts_D).items():
             totals[name] = totals.get(name, 0) + value
+        steps += 1
 
         # Now and then: log, look, save.
         if crossed(before, pairs, config.log_every):
-            means = {name: float(total) * config.batch / config.log_every for name, total in totals.items()}
-            check_finite(means, pairs, run)
+            means = {name: float(total) / steps for name, total in totals.items()}
+            check_finite({f"loss {name}": mean for name, mean in means.items()}, pairs, run)
             for name, mean in means.items():
                 writer.add_scalar(f"loss/{name}", mean, pairs)
             totals.clear()
+            steps = 0
             bar.show(pairs, at, seconds, size, means)
         if crossed(before, pairs, config.save_every):
-            grid = sample_grid(nets, pairs_data, size)
-            (run / "samples").mkdir(exist_ok=True)
-            save_png(run / "samples" / f"{pairs:08}.png", grid)
-            writer.add_image("samples", grid, pairs, dataformats="HWC")
             save()
+            grid = sample_grid(nets, pairs_data, size)
+            with writing(run):
+                save_png(run / "samples" / f"{pairs:08}.png", grid)
+                writer.add_image("samples", grid, pairs, dataformats="HWC")
 
     # Done. ----------------------------------------------------------------------------------------------------------
     save()
@@ -142,16 +150,19 @@ class Networks:
         """Freshly initialised networks on ``device``."""
         # Channels last is what the fast convolutions of both CPUs and CUDA want in half precision.
         layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
-        generators = [Generator(config.generator).to(device, memory_format=layout) for _ in range(2)]
-        discriminators = [
-            PatchDiscriminator(config.discriminator).to(device, memory_format=layout) for _ in range(2)
-        ]
-        averages = [copy.deepcopy(generator).requires_grad_(False) for generator in generators]
-        return cls(*generators, *discriminators, *averages)
+        G_AB, G_BA = (Generator(config.generator).to(device).to(memory_format=layout) for _ in range(2))
+        D_A, D_B = (PatchDiscriminator(config.discriminator).to(device).to(memory_format=layout) for _ in range(2))
+        ema_G_AB, ema_G_BA = (copy.deepcopy(generator).requires_grad_(False) for generator in (G_AB, G_BA))
+        return cls(G_AB, G_BA, D_A, D_B, ema_G_AB, ema_G_BA)
 
     def named(self) -> dict[str, nn.Module]:
         """The six modules by name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def norms(self) -> dict[str, float]:
+        """The Euclidean norm of all weights of each network."""
+        weights = {name: [p.detach() for p in module.parameters()] for name, module in self.named().items()}
+        return {name: float(nn.utils.get_total_norm(each)) for name, each in weights.items()}
 
     @torch.no_grad()
     def average(self, config: TrainConfig, pairs: int) -> None:
@@ -170,11 +181,11 @@ class Step:
 
     def __init__(self, config: TrainConfig, nets: Networks, device: torch.device):
         self.config, self.nets, self.device = config, nets, device
-        modules = (nets.G_AB, nets.G_BA, nets.D_A, nets.D_B)
+        modules: Sequence[Callable[[Tensor], Tensor]] = (nets.G_AB, nets.G_BA, nets.D_A, nets.D_B)
         if config.compile:
             # Two networks of a kind, with and without gradients, at each size of `stages`: more than the default of 8.
             torch._dynamo.config.recompile_limit = 64
-            modules = tuple(torch.compile(module, dynamic=False) for module in modules)
+            modules = [torch.compile(module, dynamic=False) for module in modules]
         self.G_AB, self.G_BA, self.D_A, self.D_B = modules
 
     def _autocast(self) -> torch.autocast:
@@ -187,10 +198,14 @@ class Step:
         self.nets.D_A.requires_grad_(False)
         self.nets.D_B.requires_grad_(False)
         with self._autocast():
-            fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)
+            if identity_weight:  # one pass over both domains is cheaper than two
+                fake_B, idt_B = self.G_AB(torch.cat([real_A, real_B])).chunk(2)
+                fake_A, idt_A = self.G_BA(torch.cat([real_B, real_A])).chunk(2)
+            else:
+                fake_B, idt_B = self.G_AB(real_A), real_B
+                fake_A, idt_A = self.G_BA(real_B), real_A
             rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
             score_A, score_B = self.D_A(fake_A), self.D_B(fake_B)
-            idt_A, idt_B = (self.G_BA(real_A), self.G_AB(real_B)) if identity_weight else (real_A, real_B)
         parts = {
             "adversarial_AB": losses.adversarial_G(score_B),
             "adversarial_BA": losses.adversarial_G(score_A),
@@ -214,8 +229,8 @@ class Step:
         self.nets.D_A.requires_grad_(True)
         self.nets.D_B.requires_grad_(True)
         with self._autocast():
-            D_A = losses.adversarial_D(self.D_A(real_A), self.D_A(fake_A))
-            D_B = losses.adversarial_D(self.D_B(real_B), self.D_B(fake_B))
+            D_A = losses.adversarial_D(*self.D_A(torch.cat([real_A, fake_A])).chunk(2))
+            D_B = losses.adversarial_D(*self.D_B(torch.cat([real_B, fake_B])).chunk(2))
         return D_A + D_B, {"D_A": D_A.detach(), "D_B": D_B.detach()}
 
 
@@ -242,18 +257,24 @@ class Bar:
         self._tqdm.close()
 
 
+def adam(config: TrainConfig, *networks: nn.Module) -> torch.optim.Adam:
+    """One optimiser for these networks."""
+    weights = [weight for network in networks for weight in network.parameters()]
+    return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, fused=True)
+
+
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]."""
     return before // every < after // every
 
 
-def check_finite(means: dict[str, float], pairs: int, run: Path) -> None:
-    """Raise TrainingError naming the first loss that is not a number, and what survives."""
-    for name, mean in means.items():
-        if not math.isfinite(mean):
+def check_finite(values: Mapping[str, float], pairs: int, run: Path) -> None:
+    """Raise TrainingError naming the first value that is not a number, and what survives."""
+    for name, value in values.items():
+        if not math.isfinite(value):
             raise TrainingError(
-                f"The loss {name} is no longer a number after {pairs} pairs. The last good state is in {run}; "
-                'continue from it with --precision float32 or a lower --lr and another --run.'
+                f"The {name} is no longer a number after {pairs} pairs. {run} keeps the last good state. "
+                "Start another --run with a lower --lr or --precision float32."
             )
 
 
@@ -270,7 +291,7 @@ def check_same(saved: dict, config: TrainConfig, run: Path) -> None:
 def read_geometry(data: Path) -> Geometry:
     """The geometry the crops were cut with; the whole picture, scaled, for folders that `prepare` did not make."""
     path = data / "prepare.json"
-    return Geometry.from_json(json.loads(path.read_text())) if path.exists() else Geometry(faces=("square", "square"))
+    return Geometry.read(path) if path.exists() else Geometry(faces=("square", "square"))
 
 
 def write_snapshot(
@@ -297,13 +318,19 @@ def write_snapshot(
 
 @torch.no_grad()
 def sample_grid(nets: Networks, data: Pairs, size: int) -> np.ndarray:
-    """Validation images as uint8 [6 * size, N * size, 3]: rows real_A, fake_B, rec_A, real_B, fake_A, rec_B."""
+    """Validation images as uint8 [6 * size, N * size, 3]: rows real_A, fake_B, rec_A, real_B, fake_A, rec_B.
+
+    A data set too small for any validation images shows training images.
+    """
+    shown_A = data.validation_A if len(data.validation_A) else data.A
+    shown_B = data.validation_B if len(data.validation_B) else data.B
+    count = min(_SAMPLES, len(shown_A), len(shown_B))
     rows: list[Tensor] = []
     for images, there, back in (
-        (data.validation_A, nets.ema_G_AB, nets.ema_G_BA),
-        (data.validation_B, nets.ema_G_BA, nets.ema_G_AB),
+        (shown_A, nets.ema_G_AB, nets.ema_G_BA),
+        (shown_B, nets.ema_G_BA, nets.ema_G_AB),
     ):
-        real = resize(to_tensor(images[:_SAMPLES]), size)
+        real = resize(to_tensor(images[:count]), size)
         fake = there(real)
         rows += [real, fake, back(fake)]
     return tile([to_images(row) for row in rows])

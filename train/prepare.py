@@ -21,7 +21,7 @@ from tqdm import tqdm
 from cyclegan.errors import BadImageError
 from cyclegan.faces import align
 from cyclegan.faces.detect import FaceDetector
-from cyclegan.images import load_image
+from cyclegan.images import MIN_SIDE, load_image
 from train.errors import TrainingError
 
 FOLDERS = ("trainA", "trainB", "testA", "testB")
@@ -45,6 +45,10 @@ class Geometry:
     faces: tuple[str, str] = ("mtcnn", "mtcnn")
     """How faces are found in domains A and B: ``"mtcnn"`` or ``"square"`` (the centred square, for drawings)."""
 
+    def __post_init__(self):
+        if self.size < MIN_SIDE:
+            raise TrainingError(f"Crops must have a side of at least {MIN_SIDE} pixels, not {self.size}.")
+
     def to_json(self) -> dict:
         """Plain lists and numbers, as ``prepare.json`` holds them."""
         return json.loads(json.dumps(asdict(self)))
@@ -54,6 +58,14 @@ class Geometry:
         """The inverse of `to_json`."""
         landmarks = tuple((float(x), float(y)) for x, y in data["template"]["landmarks"])
         return cls(data["size"], align.Template(landmarks, data["template"]["scale"]), tuple(data["faces"]))
+
+    @classmethod
+    def read(cls, path: Path) -> "Geometry":
+        """Read a ``prepare.json``; raises TrainingError when it is damaged."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{path} is damaged. Delete its folder and run prepare again.") from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,8 @@ class Report:
 def find_images(data: Path | None, a: Path | None, b: Path | None, test_share: float) -> dict[str, dict[str, Path]]:
     """List the raw files per folder (crop name -> path).
 
-    They come from ``data`` with trainA, trainB[, testA, testB], or from two folders ``a`` and ``b``. Two folders are split by a hash of the file name, so that an image stays in its part when others come or go.
+    They come from ``data`` with trainA, trainB[, testA, testB], or from two folders ``a`` and ``b``. Two folders are
+    split by a hash of the file name, so that an image stays in its part when others come or go.
     Raises TrainingError when a folder is missing or empty.
     """
     found: dict[str, dict[str, Path]] = {}
@@ -85,7 +98,7 @@ def find_images(data: Path | None, a: Path | None, b: Path | None, test_share: f
             if not directory.is_dir():
                 raise TrainingError(f"There is no folder {directory}.")
             for name, path in _files(directory).items():
-                is_test = zlib.crc32(name.encode()) % 10_000 < test_share * 10_000
+                is_test = zlib.crc32(os.fsencode(name)) % 10_000 < test_share * 10_000
                 found.setdefault(("test" if is_test else "train") + letter, {})[name] = path
     for folder in FOLDERS[:2]:
         if not found.get(folder):
@@ -102,9 +115,12 @@ def _files(directory: Path) -> dict[str, Path]:
     return {"__".join(path.relative_to(directory).parts): path for path in paths}
 
 
-def cut(photo: np.ndarray, how: str, geometry: Geometry, detector: FaceDetector) -> np.ndarray | None:
-    """The training crop of a photo, uint8 [size, size, 3], or None when it shows no face."""
-    if how == "square":
+def cut(photo: np.ndarray, geometry: Geometry, detector: FaceDetector | None) -> np.ndarray | None:
+    """The training crop of a photo, uint8 [size, size, 3], or None when it shows no face.
+
+    Without a detector it is the centred square, as for drawings.
+    """
+    if detector is None:
         matrix = align.square_to_crop(align.centred_square(*photo.shape[:2]), geometry.size)
     else:
         faces = detector.detect(photo)
@@ -123,7 +139,7 @@ def prepare(images: dict[str, dict[str, Path]], out: Path, geometry: Geometry, d
         out.mkdir(parents=True, exist_ok=True)
         _claim(out / "prepare.json", geometry)
         rejected = _read_rejected(out / "rejected.csv")
-        with open(out / "rejected.csv", "a", newline="") as log:
+        with open(out / "rejected.csv", "a", newline="", encoding="utf-8", errors="surrogateescape") as log:
             for folder, name, reason in _cut_all(images, out, geometry, device, rejected):
                 rejected[folder, name] = reason
                 csv.writer(log).writerow((folder, name, reason))
@@ -142,14 +158,15 @@ def _cut_all(
     rejected: dict[tuple[str, str], str],
 ) -> Iterable[tuple[str, str, str]]:
     """Write the missing crops; yield (folder, name, reason) for each image that gives none."""
-    detector = FaceDetector(device)
+    detector = FaceDetector(device) if "mtcnn" in geometry.faces else None
     work = [(folder, name, path) for folder, paths in images.items() for name, path in paths.items()]
     for folder, name, path in tqdm(work, unit="image", desc="prepare", smoothing=0.02):
         target = out / folder / f"{name}.jpg"
         if target.exists() or (folder, name) in rejected:
             continue
         try:
-            crop = cut(load_image(path), geometry.faces[folder.endswith("B")], geometry, detector)
+            how = geometry.faces[folder.endswith("B")]
+            crop = cut(load_image(path), geometry, detector if how == "mtcnn" else None)
         except BadImageError:
             yield folder, name, "not a readable image"
             continue
@@ -157,21 +174,23 @@ def _cut_all(
             yield folder, name, "no face found"
             continue
         target.parent.mkdir(exist_ok=True)
-        partial = target.with_suffix(".partial")
+        partial = target.with_name(f".{target.name}.partial")
         Image.fromarray(crop).save(partial, "JPEG", quality=95, subsampling=0)
         os.replace(partial, target)  # a crop exists whole or not at all
 
 
 def _claim(path: Path, geometry: Geometry) -> None:
     if path.exists():
-        if Geometry.from_json(json.loads(path.read_text())) != geometry:
+        if Geometry.read(path) != geometry:
             raise TrainingError(f"{path.parent} holds crops cut with other settings. Choose another --out.")
     else:
-        path.write_text(json.dumps(geometry.to_json(), indent=1) + "\n")
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(geometry.to_json(), indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
 
 
 def _read_rejected(path: Path) -> dict[tuple[str, str], str]:
     if not path.exists():
         return {}
-    with open(path, newline="") as rows:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as rows:
         return {(row[0], row[1]): row[2] for row in csv.reader(rows) if len(row) == 3}

@@ -10,9 +10,9 @@ RECIPES = {
     "face": TrainConfig(
         generator=GeneratorConfig(filters=24, blocks=6),
         discriminator=DiscriminatorConfig(filters=48, layers=3, norm="spectral"),
-        stages=((64, 0.0), (128, 0.25)),
+        stages=((64, 0.0), (128, 0.3)),
         pairs=100_000,
-        batch=1,
+        batch=2,
         betas=(0.5, 0.99),
         cycle=5.0,
         identity=2.0,
@@ -20,7 +20,13 @@ RECIPES = {
         ema_halflife=2000,
     ),
     # Zhu et al. 2017: 200 epochs of about 1,000 images, one at a time.
-    "paper": TrainConfig(pairs=200_000, precision="float32", compile=False, ema_halflife=0),
+    "paper": TrainConfig(
+        generator=GeneratorConfig(filters=64, blocks=9, upsample="transposed"),
+        pairs=200_000,
+        precision="float32",
+        compile=False,
+        ema_halflife=0,
+    ),
 }
 DEFAULT = "face"
 

@@ -1,9 +1,12 @@
 """Two artefacts, two names: the training state (to resume) and the snapshot (a model folder, to translate with)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from train.errors import TrainingError
 
@@ -24,6 +27,15 @@ def save_state(run: Path, state: dict) -> None:
         raise TrainingError(
             f"The training state cannot be written to {run}: {error}. The previous state is intact."
         ) from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that may not be written, into a TrainingError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{folder} cannot be written: {error}. The last training state is intact.") from error
 
 
 def load_state(run: Path, device: torch.device) -> dict | None:
