@@ -1,0 +1,91 @@
+"""What every tab needs: a photo input that decodes as the command line does, and errors as toasts."""
+
+import base64
+import binascii
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import gradio as gr
+import numpy as np
+from gradio.data_classes import ImageData
+from gradio.processing_utils import save_bytes_to_cache
+
+from cyclegan.errors import BadImageError, CycleGANError
+from cyclegan.images import load_image
+
+log = logging.getLogger(__name__)
+
+NO_PHOTO = "No photo was sent. Choose a photo and try again."
+SORRY = "Something went wrong on our side. Please try again."
+
+
+@contextmanager
+def toasts() -> Iterator[None]:
+    """Turn errors into toasts: ours with their message, all others logged and without details.
+
+    Serves as a decorator, too. Gradio shows the message as HTML, and file names are the visitor's own words, so
+    angle brackets are taken out.
+    """
+    try:
+        yield
+    except gr.Error:
+        raise
+    except CycleGANError as error:
+        message = str(error).replace("<", "‹").replace(">", "›")
+        raise gr.Error(message, print_exception=False) from None
+    except Exception:
+        log.exception("A request failed.")
+        raise gr.Error(SORRY, print_exception=False) from None
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """A decoded photo and where its file lies, so that it can be decoded again instead of being kept in memory."""
+
+    path: str | None
+    """None for a photo that was sent inline, which only other programs do."""
+    name: str | None
+    pixels: np.ndarray
+    """RGB uint8 [H, W, 3]."""
+
+
+class PhotoInput(gr.Image):
+    """`gr.Image` that gives an `Upload`, decoded by `cyclegan.images.load_image` with its messages.
+
+    Gradio's own decoding turns bad files into silent failures, skips EXIF or alpha, and allows any size.
+    """
+
+    is_template = True  # look like gr.Image in the browser
+
+    def preprocess(self, payload: ImageData | None) -> Upload | None:
+        """What Gradio passes to the page's functions; bad files become toasts. None when there is no photo."""
+        if payload is None:
+            return None
+        with toasts():
+            # Without a name from the sender the message must not show the one in our cache.
+            name = payload.orig_name or "The photo"
+            if payload.path:
+                return Upload(payload.path, name, load_image(payload.path, name))
+            if payload.url and payload.url.startswith("data:"):
+                return Upload(None, name, load_image(_data_url(payload.url), name))
+            raise BadImageError(NO_PHOTO)
+
+
+def store(component: gr.components.Component, data: bytes, name: str) -> str:
+    """Write a file to show or offer in a component and see that it is deleted in time. Returns its path.
+
+    Gradio would write pictures itself, but it loses track of those it writes for a component whose settings have
+    changed in a session: they would stay on the server. The folder's name comes from the content.
+    """
+    path = save_bytes_to_cache(data, name, component.GRADIO_CACHE)
+    component.temp_files.add(path)
+    return path
+
+
+def _data_url(url: str) -> bytes:
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except binascii.Error:
+        raise BadImageError("The photo was not sent as valid base64. Send it as a file instead.") from None

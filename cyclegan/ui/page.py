@@ -1,0 +1,66 @@
+"""The whole page: heading, tabs, endpoints, and how it is served."""
+
+import logging
+import threading
+
+import gradio as gr
+import numpy as np
+
+from cyclegan.faces.detect import Face
+from cyclegan.translator import Translator
+from cyclegan.ui.api import add_endpoints
+from cyclegan.ui.photo import photo_tab
+from cyclegan.ui.theme import CSS, THEME
+
+log = logging.getLogger(__name__)
+
+TITLE = "Face translation"
+# Every five minutes, files older than 55 minutes go: none is older than the hour that the heading promises.
+_DELETE = (300, 3300)
+
+_HEADING = f"""
+<h1>{TITLE}</h1>
+<p>Choose a photo, a model and a direction. Every change is generated, and nothing is kept: photos and results are
+deleted from the server after an hour.</p>
+"""
+
+
+def build_demo(translator: Translator) -> gr.Blocks:
+    """The page and its endpoints around a translator; any object with the same methods will do in tests."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
+        gr.HTML(_HEADING, elem_id="heading", js_on_load=None)
+        photo_tab(translator)
+        add_endpoints(translator)
+    # A bounded queue tells people to come back rather than letting them wait for minutes.
+    return demo.queue(max_size=64, default_concurrency_limit=4)
+
+
+def launch(demo: gr.Blocks, **options) -> tuple:
+    """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
+    return demo.launch(
+        theme=THEME,
+        css=CSS,
+        footer_links=["api"],
+        run_history=False,  # it would store faces in the visitor's browser
+        show_error=False,  # it would show tracebacks and server paths
+        max_file_size="30mb",
+        **options,
+    )
+
+
+def warm_up(translator: Translator) -> threading.Thread:
+    """Load the detector and the first model in the background, so that the first visitor does not wait for them."""
+
+    def run() -> None:
+        grey = np.full((256, 256, 3), 127, np.uint8)
+        landmarks = np.array([(100, 110), (156, 110), (128, 140), (106, 165), (150, 165)], np.float32)
+        try:
+            translator.detect(grey)
+            for name in list(translator.zoo.entries)[:1]:
+                translator.translate(grey, name, "A2B", found=[Face((70, 60, 186, 200), landmarks, 1.0)])
+        except Exception:  # visitors will meet the same error, with a message
+            log.exception("The first model could not be warmed up.")
+
+    thread = threading.Thread(target=run, daemon=True, name="warm-up")
+    thread.start()
+    return thread
