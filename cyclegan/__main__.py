@@ -95,14 +95,16 @@ def _models(args: argparse.Namespace) -> int:
 
 def _translate(args: argparse.Namespace) -> int:
     translator = Translator(Zoo(args.checkpoints), args.device)
-    translator.engine(args.model, args.direction)  # a wrong name is one error, not one per photo
+    for name, direction in [(args.model, args.direction), *args.then]:
+        translator.engine(name, direction)  # a wrong name is one error, not one per photo
     for stem in (path.stem for path in args.photos):
         if sum(path.stem == stem for path in args.photos) > 1:
             raise CycleGANError(f'Two photos are called "{stem}"; their results would overwrite each other.')
     failed = False
     for path in args.photos:
         try:
-            result = translator.translate(load_image(path), args.model, args.direction, args.face, args.then)
+            # Without a name of its own the message reads well behind the one printed below.
+            result = translator.translate(load_image(path, name=""), args.model, args.direction, args.face, args.then)
             row = _write(result, path, args.out)
         except CycleGANError as error:
             print(f"{path.name}: {error}", file=sys.stderr)
@@ -122,6 +124,8 @@ def _write(result: Result, path: Path, out: Path) -> dict:
         out.mkdir(parents=True, exist_ok=True)
         note = {"Software": "cyclegan", "Comment": "AI-generated"}
         output = out / f"{path.stem}.png"
+        if output.resolve() == path.resolve():
+            raise CycleGANError("The result would overwrite the photo itself. Choose another folder with --out.")
         save_png(output, result.output, note)
         faces = []
         for each in result.translations:

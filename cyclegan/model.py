@@ -12,7 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -91,8 +91,10 @@ class ModelConfig:
     """How the weights were made: recipe, pairs seen, seconds, seed, command."""
 
     def __post_init__(self):
-        if self.image_size % 4 or not 16 <= self.image_size <= 1024:
+        if type(self.image_size) is not int or self.image_size % 4 or not 16 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be divisible by 4 and from 16 to 1024, not {self.image_size}.")
+        if self.generator.channels != 3:
+            raise ValueError("The generators of a model work on images of 3 channels.")
         if set(self.domains) != {"A", "B"} or set(self.directions) != set(DIRECTIONS):
             raise ValueError("A model has domains A and B and directions A2B and B2A.")
 
@@ -153,33 +155,37 @@ class CycleGAN(nn.Module):
         Strict: missing, extra or misshapen weights raise BadCheckpointError, as does a folder without the two files.
         No pickle is read. The model is returned in evaluation mode, in float32, on the CPU.
         """
-        folder = Path(path_or_repo_id)
+        folder, name = Path(path_or_repo_id), Path(path_or_repo_id).name
         if not folder.is_dir():
-            folder = _download(str(path_or_repo_id), revision)
-        model = cls(read_config(folder))
+            folder = _download(str(path_or_repo_id), revision)  # named after the commit, which tells nobody anything
+        model = cls(read_config(folder, name))
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except FileNotFoundError as error:
-            raise BadCheckpointError(f'The model "{folder.name}" has no {WEIGHTS_FILE}.') from error
+            raise BadCheckpointError(f'The model "{name}" has no {WEIGHTS_FILE}.') from error
         except (SafetensorError, OSError) as error:
-            raise damaged_weights(folder.name) from error
+            raise damaged_weights(name) from error
         try:
             model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)
         except RuntimeError as error:
-            raise foreign_weights(folder.name) from error
+            raise foreign_weights(name) from error
         return model.eval().requires_grad_(False)
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Read and check ``config.json`` of a model folder; raises BadCheckpointError."""
+def read_config(folder: Path, name: str | None = None) -> ModelConfig:
+    """Read and check ``config.json`` of a model folder; raises BadCheckpointError.
+
+    ``name`` is what messages call the model; by default the folder's name.
+    """
+    name = name or folder.name
     try:
         return ModelConfig.from_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise BadCheckpointError(f'The model "{folder.name}" has no {CONFIG_FILE}.') from error
+        raise BadCheckpointError(f'The model "{name}" has no {CONFIG_FILE}.') from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{folder.name}" cannot be read.') from error
+        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{name}" cannot be read.') from error
     except ValueError as error:
-        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{folder.name}" is not ours: {error}') from error
+        raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{name}" is not ours: {error}') from error
 
 
 def damaged_weights(name: str) -> BadCheckpointError:
@@ -205,7 +211,9 @@ def _download(repo_id: str, revision: str | None) -> Path:
             )
         except LocalEntryNotFoundError:
             found = huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=wanted)
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
+        raise BadCheckpointError(f'There is no model folder "{Path(repo_id).name}".') from error
+    except Exception as error:  # besides OSError, anything of whichever HTTP library the Hub client uses
         raise BadCheckpointError(
             f'There is no model folder "{Path(repo_id).name}" here, and no model "{repo_id}" could be had from the Hub.'
         ) from error

@@ -34,6 +34,9 @@ class GeneratorConfig:
     """Image channels in and out."""
 
     def __post_init__(self):
+        sizes = (self.filters, self.blocks, self.stem, self.channels)
+        if any(type(size) is not int for size in sizes):
+            raise ValueError("filters, blocks, stem and channels must be whole numbers.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
             raise ValueError("filters and channels must be at least 1, blocks at least 0.")
         if self.stem not in (1, 2, 4):
@@ -135,7 +138,7 @@ class Generator(nn.Module):
 
 def initialise(module: nn.Module) -> None:
     """Weights N(0, 0.02), biases 0, in place: Zhu et al. 2017, appendix 7.1."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:  # meta: shapes, no values
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

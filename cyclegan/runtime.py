@@ -4,7 +4,9 @@ The device is chosen once, at the edge, and passed down. On the CPU OpenVINO is 
 time for the same picture.
 """
 
+import copy
 import threading
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -60,7 +62,7 @@ class TorchEngine:
     def __init__(self, generator: Generator, device: str):
         self.device = device
         self.dtype = torch.float16 if device == "cuda" else torch.float32
-        self.generator = generator.to(device, self.dtype)
+        self.generator = copy.deepcopy(generator).to(device, self.dtype)  # the caller's stays where it is
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -75,7 +77,11 @@ class OpenVINOEngine:
         import openvino  # half a second to import, and only needed here
 
         shape = [1, generator.config.channels, size, size]
-        graph = openvino.convert_model(generator, example_input=torch.zeros(shape), input=[shape])
+        with warnings.catch_warnings():
+            # Tracing warns that the size is checked once, which is so, and that it is deprecated, which is OpenVINO's
+            # concern; in a terminal both would look like errors.
+            warnings.simplefilter("ignore")
+            graph = openvino.convert_model(generator, example_input=torch.zeros(shape), input=[shape])
         # Left alone, processors with bfloat16 use it; its error shows on smooth skin.
         self._compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._requests = threading.local()

@@ -173,7 +173,8 @@ def _add_evaluate(commands) -> None:
         "evaluate",
         help="a model on test images",
         description="Print cycle error and amount of change on testA and testB; draw a panel of test images.",
-        epilog="example:\n  python -m train evaluate --checkpoint checkpoints/glasses --data crops/glasses --panel p.png",
+        epilog="example:\n"
+        "  python -m train evaluate --checkpoint checkpoints/glasses --data crops/glasses --panel panel.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--checkpoint", type=Path, required=True, help="model folder")

@@ -73,15 +73,16 @@ def fit(
         state |= {"buffer_rng": buffer_rng.get_state(), "pairs": pairs, "seconds": seconds, "config": config.to_json()}
         save_state(run, state)
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
+        size = schedule.image_size(config, schedule.progress(config, pairs, seconds))
         with writing(model_folder):
-            write_snapshot(nets, config, geometry, about, trained, model_folder)
+            write_snapshot(nets, size, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
     step = Step(config, nets, device)
     with writing(run):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
-    bar = Bar(config)
+    bar = Bar()
     totals: dict[str, Tensor] = {}
     steps = 0  # summed up in totals
     started, seconds_before = time.monotonic(), seconds
@@ -237,9 +238,8 @@ class Step:
 class Bar:
     """Progress in the terminal: share done, speed, time left, losses."""
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self) -> None:
         self._tqdm = tqdm(total=1000, bar_format="{l_bar}{bar:20}| {postfix}", desc="fit")
-        self._config = config
         self._last: tuple[int, float] | None = None
 
     def show(self, pairs: int, at: float, seconds: float, size: int, means: dict[str, float]) -> None:
@@ -295,14 +295,14 @@ def read_geometry(data: Path) -> Geometry:
 
 
 def write_snapshot(
-    nets: Networks, config: TrainConfig, geometry: Geometry, about: About, trained: dict, folder: Path
+    nets: Networks, size: int, geometry: Geometry, about: About, trained: dict, folder: Path
 ) -> None:
-    """Write the averaged generators as a model folder that the app loads."""
+    """Write the averaged generators as a model folder that the app serves at ``size`` pixels, the stage's own."""
     model_config = ModelConfig(
         name=about.name,
         title=about.title,
-        generator=config.generator,
-        image_size=config.image_size,
+        generator=nets.G_AB.config,
+        image_size=size,
         domains={k: Domain(label, faces) for k, label, faces in zip("AB", about.domains, geometry.faces, strict=True)},
         directions=dict(zip(("A2B", "B2A"), about.directions, strict=True)),
         template=geometry.template,

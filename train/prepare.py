@@ -110,9 +110,10 @@ def find_images(data: Path | None, a: Path | None, b: Path | None, test_share: f
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    named = [(path.relative_to(directory).parts, path) for path in paths]
     # Subfolders become part of the name, so that equal names in two of them stay two crops.
-    return {"__".join(path.relative_to(directory).parts): path for path in paths}
+    return {"__".join(parts): path for parts, path in named if not any(part.startswith(".") for part in parts)}
 
 
 def cut(photo: np.ndarray, geometry: Geometry, detector: FaceDetector | None) -> np.ndarray | None:

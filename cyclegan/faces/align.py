@@ -26,8 +26,10 @@ class Template:
     """Side of the crop in units of the landmarks' own frame: above 1 shows more surroundings."""
 
     def __post_init__(self):
-        if np.shape(self.landmarks) != (5, 2) or not self.scale > 0:
+        if np.shape(self.landmarks) != (5, 2) or not 0 < self.scale < np.inf:
             raise ValueError("A template has five (x, y) landmarks and a positive scale.")
+        if not np.isfinite(self.landmarks).all() or not np.ptp(self.landmarks, axis=0).any():
+            raise ValueError("The landmarks of a template are finite and lie apart.")
 
     def points(self, size: int) -> np.ndarray:
         """Landmark positions in a crop of ``size`` pixels: float64 [5, 2]."""
@@ -118,7 +120,12 @@ def crop(photo: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     grid = cv2.warpAffine(
         photo, resized(matrix, fine), (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return grid if fine == 1 else cv2.resize(grid, (size, size), interpolation=cv2.INTER_AREA)
+    return grid if fine == 1 else _averaged(grid, size)
+
+
+def _averaged(picture: np.ndarray, size: int) -> np.ndarray:
+    """A square picture made smaller without aliasing."""
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def feather(size: int) -> np.ndarray:
@@ -139,6 +146,10 @@ def paste(photo: np.ndarray, before: np.ndarray, after: np.ndarray, matrix: np.n
     """
     height, width = photo.shape[:2]
     size = before.shape[0]
+    if scale_of(matrix) >= 2:  # a small face: sampling the large crop would drop its fine lines or make them jagged
+        smaller = round(size / scale_of(matrix))
+        before, after = (_averaged(crop, smaller) for crop in (before, after))
+        matrix, size = resized(matrix, smaller / size), smaller
     left, top, right, bottom = bounding_box(matrix, size)
     x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
     x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))

@@ -1,0 +1,594 @@
+"""`train.loop`: trainings of a second at 16 pixels, watched from outside."""
+
+import errno
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_fixtures import ABOUT, ROOT, one_thread, tiny_config, write_domains, write_noise  # noqa: F401
+
+from cyclegan.images import load_image, to_tensor
+from cyclegan.model import CycleGAN
+from train import loop, losses
+from train.data import load_folder
+from train.errors import TrainingError
+from train.loop import Networks, Step, fit
+from train.prepare import TEMPLATES, Geometry
+
+NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
+LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # first, so that what is compared was computed alike
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_domains(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """The run directory of a whole uninterrupted training, its model in RUN/model."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    return run
+
+
+def state_of(run: Path) -> dict:
+    return torch.load(run / "state.pt", weights_only=True)
+
+
+def assert_same(one, other, where="state"):
+    """Equal to the last bit, whatever is nested in it."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}.{index}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_same_training(run: Path, other: Path):
+    one, two = state_of(run), state_of(other)
+    assert one.pop("seconds") > 0 and two.pop("seconds") > 0
+    assert_same(one, two)
+
+
+def interrupt_after(patch: pytest.MonkeyPatch, steps: int) -> None:
+    """Press Ctrl-C in the middle of the step that follows."""
+    generators, taken = Step.generators, itertools.count()
+
+    def interrupted(self, *args):
+        if next(taken) == steps:
+            raise KeyboardInterrupt
+        return generators(self, *args)
+
+    patch.setattr(Step, "generators", interrupted)
+
+
+def scalars(run: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard shows: loss -> {pairs: value}."""
+    events = EventAccumulator(str(run)).Reload()
+    return {
+        tag.removeprefix("loss/"): {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: Image.open(path).size for path in sorted((run / "samples").iterdir())}
+
+
+# What a training leaves behind. -------------------------------------------------------------------------------------
+
+
+def test_the_state_holds_everything_that_moves(finished):
+    state = state_of(finished)
+    assert set(state) == NETWORKS | {"optimizer_G", "optimizer_D", "buffer_A", "buffer_B", "buffer_rng"} | {
+        "pairs",
+        "seconds",
+        "config",
+    }
+    assert state["pairs"] == 24
+    assert state["config"] == tiny_config().to_json()
+    assert len(state["buffer_A"]["images"]) == len(state["buffer_B"]["images"]) == 4
+    assert not torch.equal(state["buffer_rng"], torch.Generator().manual_seed(0).get_state())
+    assert {int(each["step"]) for each in state["optimizer_G"]["state"].values()} == {12}
+    for name in ("G_AB", "G_BA"):  # the average lags behind
+        current, average = state[name]["head.0.weight"], state[f"ema_{name}"]["head.0.weight"]
+        assert not torch.equal(current, average)
+
+
+def test_the_snapshot_is_the_averaged_generators_in_half_precision(finished):
+    model, state = CycleGAN.from_pretrained(finished / "model"), state_of(finished)
+    for name in ("G_AB", "G_BA"):
+        wanted = {key: value.half().float() for key, value in state[f"ema_{name}"].items()}
+        assert_same(dict(getattr(model, name).state_dict()), wanted, name)
+    assert {path.name for path in (finished / "model").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_the_snapshot_says_what_it_is(finished):
+    config = CycleGAN.from_pretrained(finished / "model").config
+    assert (config.name, config.title, config.description, config.license) == ("tiny", "Tiny", "For tests.", "None.")
+    assert {letter: (each.label, each.faces) for letter, each in config.domains.items()} == {
+        "A": ("dark", "square"),
+        "B": ("bright", "square"),
+    }
+    assert config.directions == {"A2B": "Light up", "B2A": "Dim"}
+    assert (config.image_size, config.generator) == (16, tiny_config().generator)
+    assert config.training["pairs"] == 24 and config.training["recipe"] == tiny_config().to_json()
+
+
+def test_the_snapshot_keeps_the_geometry_of_the_crops(data, tmp_path):
+    geometry = Geometry(16, TEMPLATES["portrait"], ("mtcnn", "square"))
+    for letter in "AB":
+        (tmp_path / f"train{letter}").symlink_to(data / f"train{letter}")
+    (tmp_path / "prepare.json").write_text(json.dumps(geometry.to_json()))
+    fit(tiny_config(pairs=2), tmp_path, tmp_path / "run", tmp_path / "model", ABOUT)
+    config = CycleGAN.from_pretrained(tmp_path / "model").config
+    assert config.template == TEMPLATES["portrait"]
+    assert [config.domains[letter].faces for letter in "AB"] == ["mtcnn", "square"]
+
+
+def test_sample_grids(finished):
+    assert sample_sizes(finished) == {f"{pairs:08}.png": (3 * 16, 6 * 16) for pairs in (8, 16, 24)}
+    last = load_image(finished / "samples" / "00000024.png")
+    real_A, fake_B, rec_A, real_B, fake_A, rec_B = (last[16 * row : 16 * row + 16] for row in range(6))
+    assert real_A.max() < 90 and real_B.min() >= 166
+    state = state_of(finished)
+    nets = Networks.build(tiny_config(), torch.device("cpu"))
+    nets.ema_G_AB.load_state_dict(state["ema_G_AB"])
+    nets.ema_G_BA.load_state_dict(state["ema_G_BA"])
+    for real, fake, rec, there, back in (
+        (real_A, fake_B, rec_A, nets.ema_G_AB, nets.ema_G_BA),
+        (real_B, fake_A, rec_B, nets.ema_G_BA, nets.ema_G_AB),
+    ):
+        for x in range(0, 48, 16):
+            translated = there(to_tensor(np.ascontiguousarray(real[:, x : x + 16])))
+            for shown, expected in ((fake, translated), (rec, back(translated))):
+                tile = to_tensor(np.ascontiguousarray(shown[:, x : x + 16]))
+                assert (tile - expected).abs().max() < 0.02  # two grey levels: rounding, and the rounding of the input
+
+
+def test_validation_images_of_unequal_number(data, tmp_path):
+    """The smaller domain decides how many columns the grid has."""
+    (tmp_path / "trainA").symlink_to(data / "trainA")
+    write_noise(tmp_path / "trainB", 12)
+    fit(tiny_config(pairs=8), tmp_path, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert sample_sizes(tmp_path / "run") == {"00000008.png": (16, 96)}
+
+
+def test_a_few_images_are_enough_to_train(tmp_path):
+    fit(tiny_config(pairs=8), write_domains(tmp_path, 3), tmp_path / "run", tmp_path / "model", ABOUT)
+    assert sample_sizes(tmp_path / "run") == {"00000008.png": (48, 96)}
+
+
+def test_tensorboard_has_every_loss_and_the_grids(finished):
+    logged = scalars(finished)
+    assert set(logged) == LOSSES
+    for values in logged.values():
+        assert list(values) == [4, 8, 12, 16, 20, 24]
+        assert np.isfinite(list(values.values())).all() and min(values.values()) > 0
+    assert [e.step for e in EventAccumulator(str(finished)).Reload().Images("samples")] == [8, 16, 24]
+
+
+@pytest.mark.parametrize(("log_every", "steps"), [(4, [4, 8, 12]), (3, [4, 6, 10, 12]), (1, [2, 4, 6, 8, 10, 12])])
+def test_logged_losses_are_means_over_the_steps_since_the_last_line(data, tmp_path, monkeypatch, log_every, steps):
+    values = itertools.count(0)  # cycle_A and cycle_B in turn: 0, 1, 2, 3, ...
+    monkeypatch.setattr(losses, "cycle", lambda rec, real: rec.float().mean() * 0 + next(values))
+    config = tiny_config(pairs=12, log_every=log_every, save_every=100, cycle=0.0)
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
+    expected, done = {}, 0
+    for pairs in steps:
+        expected[pairs] = np.mean([2 * step for step in range(done, pairs // 2)])
+        done = pairs // 2
+    assert scalars(tmp_path / "run")["cycle_A"] == expected
+
+
+# Going on. ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "saved"), [(4, 8), (7, 8), (11, 16)])
+def test_interrupted_and_continued_is_the_same_training(data, finished, tmp_path, monkeypatch, steps, saved):
+    """Whether stopped right after a save or later, with steps lost that are then done again."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, steps)
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == saved
+    torch.manual_seed(12345)  # nothing may hang on what the process drew before
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert_same_training(run, finished)
+    weights = Path("model", "model.safetensors")
+    assert (run / weights).read_bytes() == (finished / weights).read_bytes()
+    assert sample_sizes(run) == sample_sizes(finished)
+
+
+def test_tensorboard_shows_steps_that_were_done_again_once(data, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 7)
+        patch.setattr(losses, "cycle", lambda rec, real: (rec.float() - real).mean() * 0)
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    (events,) = run.glob("events*")
+    events.rename(run / "events.out.tfevents.1000000000.first")  # files are read by time, which is whole seconds
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    cycle = scalars(run)["cycle_A"]
+    assert list(cycle) == [4, 8, 12, 16, 20, 24]
+    # 12 had been logged before the stop, too, but the state went back to 8.
+    assert [pairs for pairs, value in cycle.items() if value == 0] == [4, 8]
+
+
+def test_without_the_state_it_would_be_another_training(data, finished, tmp_path):
+    """That the comparison above can fail."""
+    fit(tiny_config(seed=1), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    with pytest.raises(AssertionError):
+        assert_same_training(tmp_path / "run", finished)
+
+
+def test_killed_while_it_writes_its_state_and_started_again(data, finished, tmp_path):
+    run = tmp_path / "run"
+    dying = """
+        import itertools, os, signal, sys, torch
+        from pathlib import Path
+        from train_fixtures import ABOUT, tiny_config
+        from train.loop import fit
+
+        save, calls = torch.save, itertools.count(1)
+
+        def killed_half_way(state, path):
+            save(state, path)
+            if next(calls) == 2:
+                os.truncate(path, path.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = killed_half_way
+        torch.set_num_threads(1)
+        data, run = map(Path, sys.argv[1:])
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(dying), data, run],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        capture_output=True,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert state_of(run)["pairs"] == 8
+    CycleGAN.from_pretrained(run / "model")
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert_same_training(run, finished)
+    assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
+        "state.pt",
+        "model",
+        "samples",
+    }
+
+
+def test_a_finished_training_stays_as_it_is(data, finished):
+    before = state_of(finished)
+    fit(tiny_config(), data, finished, finished / "model", ABOUT)
+    assert_same(state_of(finished), before)
+
+
+def test_a_finished_training_can_be_lengthened(data, tmp_path):
+    run = tmp_path / "run"
+    fit(tiny_config(pairs=8), data, run, run / "model", ABOUT)
+    fit(tiny_config(pairs=12, log_every=2, save_every=4), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == 12
+    fit(tiny_config(hours=1e-6), data, run, run / "model", ABOUT)  # a clock that has long run out
+    assert state_of(run)["pairs"] == 12
+
+
+def test_training_by_the_clock(data, tmp_path, monkeypatch):
+    now = itertools.count(0, 60)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
+    run = tmp_path / "run"
+    fit(tiny_config(hours=0.1, pairs=2), data, run, run / "model", ABOUT)  # six minutes, a step a minute
+    assert (state_of(run)["pairs"], state_of(run)["seconds"]) == (12, 360)
+    fit(tiny_config(hours=0.15, pairs=2), data, run, run / "model", ABOUT)
+    assert (state_of(run)["pairs"], state_of(run)["seconds"]) == (18, 540)
+    assert CycleGAN.from_pretrained(run / "model").config.training["hours"] == 0.15
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"lr": 1e-3}, "lr"), ({"seed": 5, "batch": 4}, "batch, seed"), ({"stages": ((32, 0.0),)}, "stages")],
+)
+def test_a_run_is_not_continued_with_other_settings(data, finished, changes, named):
+    before = (finished / "state.pt").read_bytes()
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(**changes), data, finished, finished / "model", ABOUT)
+    assert str(caught.value) == (
+        f"{finished} was started with other settings ({named}). Repeat its command or choose another --run."
+    )
+    assert (finished / "state.pt").read_bytes() == before
+
+
+# Trouble. -----------------------------------------------------------------------------------------------------------
+
+
+def nan_from_call(patch: pytest.MonkeyPatch, name: str, first: int) -> None:
+    loss, calls = getattr(losses, name), itertools.count()
+    patch.setattr(losses, name, lambda *args: loss(*args) * (float("nan") if next(calls) >= first else 1.0))
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [("adversarial_G", "adversarial_AB"), ("cycle", "cycle_A"), ("identity", "identity_A"), ("adversarial_D", "D_A")],
+)
+def test_a_loss_that_is_not_a_number_is_named(data, tmp_path, monkeypatch, function, named):
+    run = tmp_path / "run"
+    nan_from_call(monkeypatch, function, first=10)  # two calls per step: in the sixth
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(batch=2), data, run, run / "model", ABOUT)
+    # Generators whose losses are not numbers draw pictures that are not: then every loss of the next step goes.
+    assert str(caught.value).startswith(f"The loss {named} is no longer a number after 12 pairs. ")
+    assert str(caught.value).endswith(
+        f"{run} keeps the last good state. Start another --run with a lower --lr or --precision float32."
+    )
+    assert state_of(run)["pairs"] == 8
+
+
+def test_a_step_size_far_too_large_is_noticed(data, tmp_path):
+    with pytest.raises(TrainingError, match=r"^The (loss|norm of) \w+ is no longer a number after \d+ pairs\."):
+        fit(tiny_config(lr=1e36), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("last_step", [False, True])
+def test_weights_that_are_not_numbers_never_replace_a_state(data, tmp_path, monkeypatch, last_step):
+    """A save between two log lines, and the one at the end, look for themselves."""
+    run = tmp_path / "run"
+    nan_from_call(monkeypatch, "cycle", first=22 if last_step else 14)
+    with pytest.raises(TrainingError, match="The loss cycle_A is no longer a number"):
+        fit(tiny_config(log_every=1000), data, run, run / "model", ABOUT)
+    state = state_of(run)
+    assert state["pairs"] == (16 if last_step else 8)
+    assert all(torch.isfinite(value).all() for name in NETWORKS for value in state[name].values())
+
+
+def test_an_overflow_in_the_last_step_before_a_save_is_noticed(data, tmp_path, monkeypatch):
+    """The losses of that step are still numbers; the weights are not."""
+    run = tmp_path / "run"
+    taken, step = itertools.count(1), torch.optim.Adam.step
+
+    def overflow(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if next(taken) == 15:  # generators and discriminators in turn: the generators of step 8
+            self.param_groups[0]["params"][0].data[0] = float("inf")
+
+    monkeypatch.setattr(torch.optim.Adam, "step", overflow)
+    with pytest.raises(TrainingError, match="The norm of G_AB is no longer a number after 16 pairs"):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == 8
+
+
+def test_a_full_disk_is_said_and_the_training_can_go_on_later(data, finished, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    save, calls = torch.save, itertools.count(1)
+
+    def full(state, path):
+        if next(calls) == 2:
+            path.write_bytes(b"as much as fits")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(TrainingError) as caught:
+            fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert str(caught.value) == (
+        f"The training state cannot be written to {run}: [Errno 28] No space left on device. "
+        "The previous state is intact."
+    )
+    assert state_of(run)["pairs"] == 8
+    CycleGAN.from_pretrained(run / "model")
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert_same_training(run, finished)
+
+
+@pytest.mark.parametrize("what", ["model", "samples"])
+def test_a_full_disk_for_the_model_or_the_samples(data, tmp_path, monkeypatch, what):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*{"model": (CycleGAN, "save_pretrained"), "samples": (loop, "save_png")}[what], full)
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(), data, run, tmp_path / "model", ABOUT)
+    folder = {"model": tmp_path / "model", "samples": run}[what]
+    assert str(caught.value) == (
+        f"{folder} cannot be written: [Errno 28] No space left on device. The last training state is intact."
+    )
+    assert state_of(run)["pairs"] == 8
+
+
+def test_missing_data_leaves_no_run_behind(tmp_path):
+    with pytest.raises(TrainingError, match="There is no folder"):
+        fit(tiny_config(), tmp_path / "nowhere", tmp_path / "run", tmp_path / "model", ABOUT)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What the settings do. ----------------------------------------------------------------------------------------------
+
+
+def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
+    data = write_domains(tmp_path, side=32)
+    sizes, generators = [], Step.generators
+    monkeypatch.setattr(Step, "generators", lambda s, *args: sizes.append(args[0].shape[2:]) or generators(s, *args))
+    run = tmp_path / "run"
+    fit(tiny_config(stages=((16, 0.0), (32, 0.5))), data, run, run / "model", ABOUT)
+    assert sizes == [(16, 16)] * 6 + [(32, 32)] * 6
+    assert sample_sizes(run) == {
+        "00000008.png": (48, 96),
+        "00000016.png": (96, 192),
+        "00000024.png": (96, 192),
+    }
+    assert state_of(run)["buffer_A"]["images"][0].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("steps", "size"), [(5, 16), (9, 32)])
+def test_a_model_is_served_at_the_size_it_has_been_trained_at_so_far(tmp_path, monkeypatch, steps, size):
+    data, run = write_domains(tmp_path, side=32), tmp_path / "run"
+    interrupt_after(monkeypatch, steps)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_config(stages=((16, 0.0), (32, 0.5))), data, run, run / "model", ABOUT)
+    assert CycleGAN.from_pretrained(run / "model").config.image_size == size
+
+
+def one_step(identity_weight: float, **changes):
+    config = tiny_config(**changes)
+    torch.manual_seed(0)
+    nets = Networks.build(config, torch.device("cpu"))
+    work = []
+    for network in (nets.G_AB, nets.G_BA):
+        network.register_forward_hook(lambda _, __, output: work.append(len(output)))
+    real_A, real_B = torch.rand(2, 2, 3, 16, 16) * 2 - 1
+    total, parts, fake_A, fake_B = Step(config, nets, torch.device("cpu")).generators(real_A, real_B, identity_weight)
+    return total, parts, sum(work), nets
+
+
+def test_the_generators_total_is_the_weighted_sum_of_the_paper():
+    total, parts, _, _ = one_step(identity_weight=5.0, cycle=10.0)
+    assert set(parts) == LOSSES - {"D_A", "D_B"}
+    value = {name: part.item() for name, part in parts.items()}
+    assert total.item() == pytest.approx(
+        value["adversarial_AB"]
+        + value["adversarial_BA"]
+        + 10 * (value["cycle_A"] + value["cycle_B"])
+        + 5 * (value["identity_A"] + value["identity_B"])
+    )
+    assert min(value.values()) > 0 and not any(part.requires_grad for part in parts.values())
+
+
+def test_no_identity_weight_no_identity_work():
+    total, parts, images, _ = one_step(identity_weight=0.0)
+    assert images == 4 * 2 and one_step(identity_weight=1.0)[2] == 6 * 2
+    assert parts["identity_A"] == parts["identity_B"] == 0
+    with_identity, others, _, _ = one_step(identity_weight=1.0)
+    identity = others["identity_A"] + others["identity_B"]
+    assert with_identity.item() == pytest.approx((total + identity).item())
+
+
+def test_the_generators_step_moves_generators_only():
+    total, _, _, nets = one_step(identity_weight=1.0)
+    total.backward()
+    for network in (nets.G_AB, nets.G_BA):
+        assert all(weight.grad is not None for weight in network.parameters())
+    for network in (nets.D_A, nets.D_B):
+        assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_each_discriminator_judges_its_own_domain():
+    """D_A tells A from G_BA(B): its loss depends on A's images, not on B's."""
+    config = tiny_config()
+    torch.manual_seed(0)
+    nets = Networks.build(config, torch.device("cpu"))
+    step = Step(config, nets, torch.device("cpu"))
+    real_A, real_B, fake_A, fake_B, other = torch.rand(5, 2, 3, 16, 16) * 2 - 1
+    nets.D_A.eval()  # eval: without the power iterations of spectral norm, which change the scores from call to call
+    nets.D_B.eval()
+    _, parts = step.discriminators(real_A, real_B, fake_A, fake_B)
+    for arguments, changed in (
+        ((other, real_B, fake_A, fake_B), "D_A"),
+        ((real_A, other, fake_A, fake_B), "D_B"),
+        ((real_A, real_B, other, fake_B), "D_A"),
+        ((real_A, real_B, fake_A, other), "D_B"),
+    ):
+        _, now = step.discriminators(*arguments)
+        assert {name for name in now if now[name] != parts[name]} == {changed}
+
+
+def test_no_average_means_the_snapshot_is_the_current_generators(data, tmp_path):
+    fit(tiny_config(ema_halflife=0), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    state = state_of(tmp_path / "run")
+    assert_same(dict(state["ema_G_AB"]), dict(state["G_AB"]))
+
+
+def test_the_average_halves_its_memory_per_half_life():
+    config = tiny_config(ema_halflife=8)
+    nets = Networks.build(config, torch.device("cpu"))
+    for weight in nets.G_AB.parameters():
+        weight.data.fill_(1.0)
+    for weight in nets.ema_G_AB.parameters():
+        weight.data.fill_(0.0)
+    for _ in range(4):  # four steps of two pairs: one half-life
+        nets.average(config, 1000)
+    assert all((weight - 0.5).abs().max() < 1e-6 for weight in nets.ema_G_AB.parameters())
+
+
+def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkeypatch):
+    config = tiny_config(precision="bfloat16")
+    for name in ("whole", "halves"):
+        if name == "halves":
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                interrupt_after(patch, 5)
+                fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
+        fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
+    assert_same_training(tmp_path / "whole", tmp_path / "halves")
+    state = state_of(tmp_path / "whole")
+    assert {value.dtype for name in NETWORKS for value in state[name].values()} == {torch.float32}
+    assert not torch.equal(state["G_AB"]["head.0.weight"], state["ema_G_AB"]["head.0.weight"])
+    precise = scalars(tmp_path / "whole")
+    assert all(np.isfinite(list(values.values())).all() for values in precise.values())
+
+
+def test_bfloat16_computes_in_bfloat16_and_float32_does_not():
+    def dtype_inside(precision: str) -> torch.dtype:
+        config = tiny_config(precision=precision)
+        nets = Networks.build(config, torch.device("cpu"))
+        seen = []
+        nets.G_AB.stem.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+        Step(config, nets, torch.device("cpu")).generators(*torch.zeros(2, 1, 3, 16, 16), 0.0)
+        return seen[0]
+
+    assert dtype_inside("bfloat16") == torch.bfloat16
+    assert dtype_inside("float32") == torch.float32
+
+
+def test_it_learns(tmp_path):
+    """Dark pictures become bright and bright ones dark: 150 steps, from grey for everything."""
+    data = write_domains(tmp_path, 40)
+    config = tiny_config(
+        pairs=600,
+        batch=4,
+        lr=2e-3,
+        betas=(0.5, 0.9),
+        cycle=1.0,
+        identity=0.0,
+        identity_end=0.0,
+        ema_halflife=50,
+        log_every=100,
+        save_every=600,
+    )
+    dark, bright = (to_tensor(load_folder(data / f"train{letter}", 16)[0]) for letter in "AB")
+
+    def means(model: CycleGAN) -> tuple[float, float]:
+        with torch.no_grad():
+            return model.translate(dark, "A2B").mean().item(), model.translate(bright, "B2A").mean().item()
+
+    fit(tiny_config(pairs=2), data, tmp_path / "start", tmp_path / "start" / "model", ABOUT)
+    start = means(CycleGAN.from_pretrained(tmp_path / "start" / "model"))
+    assert max(map(abs, start)) < 0.2  # in [-1, 1]: dark is about -0.65, bright 0.65
+
+    fit(config, data, tmp_path / "run", tmp_path / "run" / "model", ABOUT)
+    brightened, darkened = means(CycleGAN.from_pretrained(tmp_path / "run" / "model"))
+    assert brightened > 0.4 and darkened < -0.4

@@ -1,0 +1,240 @@
+"""The generators: the paper's network layer by layer, and what every variant owes its caller."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from helpers import blend
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm, count_macs, count_parameters
+
+PAPER = GeneratorConfig(filters=64, blocks=9, upsample="transposed")
+TINY = GeneratorConfig(filters=4, blocks=1)
+VARIANTS = {
+    f"stem{stem}-{upsample}{'-separable' * separable}{'-mask' * mask}": replace(
+        TINY, stem=stem, upsample=upsample, separable=separable, mask=mask
+    )
+    for stem, upsample, separable, mask in product((1, 2, 4), ("nearest", "transposed"), (False, True), (False, True))
+}
+every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+
+
+def on_paper(config: GeneratorConfig) -> Generator:
+    """The network without the memory for its weights."""
+    with torch.device("meta"):
+        return Generator(config)
+
+
+def convolutions(generator: Generator) -> list[tuple[str, int, int, int, int]]:
+    return [
+        (type(m).__name__, m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0])
+        for m in generator.modules()
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))
+    ]
+
+
+@pytest.mark.parametrize("blocks", [6, 9])
+def test_the_papers_network_layer_by_layer(blocks):
+    # Appendix 7.2: c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3
+    assert convolutions(on_paper(replace(PAPER, blocks=blocks))) == [
+        ("Conv2d", 3, 64, 7, 1),
+        ("Conv2d", 64, 128, 3, 2),
+        ("Conv2d", 128, 256, 3, 2),
+        *[("Conv2d", 256, 256, 3, 1)] * 2 * blocks,
+        ("ConvTranspose2d", 256, 128, 3, 2),
+        ("ConvTranspose2d", 128, 64, 3, 2),
+        ("Conv2d", 64, 3, 7, 1),
+    ]
+
+
+def test_parameter_counts_of_the_paper():
+    # 11.378 M and 7.838 M are what the authors' code prints.
+    assert count_parameters(on_paper(PAPER)) == 11_378_179
+    assert count_parameters(on_paper(replace(PAPER, blocks=6))) == 7_837_699
+
+
+def test_upsampling_by_convolution_costs_no_more_weights():
+    nearest = on_paper(replace(PAPER, upsample="nearest"))
+    assert [row[0] for row in convolutions(nearest)] == ["Conv2d"] * 24
+    assert count_parameters(nearest) == 11_378_179
+
+
+def test_every_layer_but_the_last_is_normed():
+    generator = on_paper(PAPER)
+    norms = [name for name, m in generator.named_modules() if isinstance(m, InstanceNorm)]
+    assert len(norms) == len(convolutions(generator)) - 1
+    assert not any(name.startswith("head") for name in norms)
+
+
+def test_separable_blocks_are_depthwise_then_pointwise():
+    block = on_paper(replace(PAPER, separable=True)).body[0]
+    assert [(m.kernel_size, m.groups) for m in block.modules() if isinstance(m, nn.Conv2d)] == [
+        ((3, 3), 256),
+        ((1, 1), 1),
+    ] * 2
+    # 256 x 9 + 256 for the depthwise, 256 x 256 + 256 for the pointwise, twice
+    assert count_parameters(block) == 2 * (256 * 9 + 256 + 256 * 256 + 256)
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_the_stem_leaves_the_blocks_their_size(stem):
+    generator = Generator(replace(TINY, stem=stem))
+    seen = []
+    generator.body[0].register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
+    generator(torch.zeros(1, 3, 32, 48))
+    assert seen == [(1, 16, 8, 12)]
+    assert sum(row[4] == 2 for row in convolutions(generator)) == {1: 2, 2: 1, 4: 0}[stem]
+
+
+@every_variant
+@settings(max_examples=5, deadline=None)
+@given(st.integers(4, 12), st.integers(4, 12), st.integers(1, 2))
+def test_any_size_divisible_by_4_keeps_its_shape_and_range(config, rows, columns, batch):
+    generator = Generator(config)
+    with torch.no_grad():
+        generator.head[0].weight.mul_(1e4)  # far past the range, were it not limited
+        x = torch.rand(batch, 3, 4 * rows, 4 * columns) * 2 - 1
+        y = generator(x)
+    assert y.shape == x.shape
+    assert y.dtype == torch.float32
+    assert y.abs().max() <= 1
+    assert y.std() > 0.1
+
+
+@pytest.mark.parametrize("height, width", [(18, 20), (20, 18), (12, 16), (16, 8), (65, 64), (0, 16)])
+@pytest.mark.parametrize("stem", [1, 4])
+def test_other_sizes_are_refused(height, width, stem):
+    with pytest.raises(ValueError) as caught:
+        Generator(replace(TINY, stem=stem))(torch.zeros(1, 3, height, width))
+    expected = f"Image height and width must be divisible by 4 and at least 16, not {height} x {width}."
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("config", [VARIANTS["stem1-nearest"], VARIANTS["stem4-transposed-separable-mask"]])
+def test_weights_start_as_in_the_paper(config):
+    generator = Generator(replace(config, filters=16, blocks=2))
+    weights = [m.weight for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    biases = [m.bias for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert sum(w.numel() for w in weights) + sum(b.numel() for b in biases) == count_parameters(generator)
+    for weight in weights:
+        # Five standard errors of the estimates from this many draws.
+        count = weight.numel()
+        assert abs(weight.mean().item()) < 5 * 0.02 / count**0.5
+        assert abs(weight.std().item() - 0.02) < 5 * 0.02 / (2 * count) ** 0.5
+    assert not any(bias.any() for bias in biases)
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_borders_are_reflected(stem):
+    # A flat picture has no border when reflected; with zeros around it, the edges would come out different.
+    y = Generator(replace(TINY, stem=stem)).eval()(torch.full((1, 3, 32, 32), 0.7))
+    assert y.abs().max() < 1e-5
+
+
+@every_variant
+def test_pictures_of_a_batch_do_not_touch_each_other(config):
+    generator = Generator(config)
+    x = torch.rand(3, 3, 16, 24) * 2 - 1
+    apart = torch.cat([generator(one[None]) for one in x])
+    assert torch.allclose(generator(x), apart, atol=1e-5)
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_a_mask_of_zero_returns_the_input(stem):
+    generator = Generator(replace(TINY, stem=stem, mask=True))
+    blend(generator, alpha=0)
+    x = torch.rand(2, 3, 20, 32) * 2 - 1
+    assert torch.equal(generator(x), x)
+
+
+def test_the_mask_blends_the_paint_over_the_input():
+    generator = Generator(replace(TINY, mask=True))
+    with torch.no_grad():
+        generator.head[0].weight.mul_(50)
+    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    rgb, alpha = generator.paint(x)
+    assert rgb.shape == (1, 3, 16, 16) and alpha.shape == (1, 1, 16, 16)
+    assert 0 <= alpha.min() < alpha.max() <= 1
+    assert torch.allclose(generator(x), (1 - alpha) * x + alpha * rgb, atol=1e-6)
+
+
+def test_without_a_mask_the_paint_is_the_output():
+    generator = Generator(TINY)
+    x = torch.rand(1, 3, 16, 16)
+    rgb, alpha = generator.paint(x)
+    assert alpha is None
+    assert torch.equal(generator(x), rgb)
+
+
+def test_half_precision_layers_still_give_float32_colours():
+    y = Generator(replace(TINY, mask=True)).bfloat16()(torch.zeros(1, 3, 16, 16, dtype=torch.bfloat16))
+    assert y.dtype == torch.float32
+
+
+# Multiply-accumulates by hand: kernel area x channels in x channels out x places, for 2 filters, 1 block, 16 x 32.
+FULL, HALF, QUARTER = 16 * 32, 8 * 16, 4 * 8
+STEM1 = 49 * 3 * 2 * FULL + 9 * 2 * 4 * HALF + 9 * 4 * 8 * QUARTER
+BLOCK = 2 * 9 * 8 * 8 * QUARTER
+HEAD1 = 49 * 2 * 3 * FULL
+
+
+@pytest.mark.parametrize(
+    "changes, macs",
+    [
+        ({}, STEM1 + BLOCK + 9 * 8 * 4 * HALF + 9 * 4 * 2 * FULL + HEAD1),
+        # A transposed convolution works at the size of its input.
+        ({"upsample": "transposed"}, STEM1 + BLOCK + 9 * 8 * 4 * QUARTER + 9 * 4 * 2 * HALF + HEAD1),
+        ({"separable": True}, STEM1 + 2 * (9 * 8 + 8 * 8) * QUARTER + 9 * 8 * 4 * HALF + 9 * 4 * 2 * FULL + HEAD1),
+        ({"stem": 2}, 25 * 12 * 4 * HALF + 9 * 4 * 8 * QUARTER + BLOCK + 9 * 8 * 4 * HALF + 25 * 4 * 12 * HALF),
+        ({"stem": 4}, 9 * 48 * 8 * QUARTER + BLOCK + 9 * 8 * 48 * QUARTER),
+        ({"stem": 4, "mask": True}, 9 * 48 * 8 * QUARTER + BLOCK + 9 * 8 * 64 * QUARTER),
+    ],
+    ids=str,
+)
+def test_macs_by_hand(changes, macs):
+    assert count_macs(GeneratorConfig(filters=2, blocks=1, **changes), 16, 32) == macs
+
+
+def test_macs_of_the_paper():
+    assert round(count_macs(PAPER, 256, 256) / 1e9, 1) == 49.6
+
+
+@pytest.mark.parametrize("offset, spread", [(0, 1), (300, 0.5), (-5, 1e-4)])
+def test_instance_norm_equals_pytorchs(offset, spread):
+    x = offset + spread * torch.randn(3, 5, 16, 20)
+    theirs = nn.functional.instance_norm(x.double(), eps=1e-5).float()
+    assert torch.allclose(
+        InstanceNorm()(x), theirs, atol=2e-3 if offset else 1e-5
+    )  # float32 holds few digits beside an offset
+
+
+def test_instance_norm_keeps_its_statistics_in_float32():
+    x = 40 + 4 * torch.randn(1, 2, 64, 64)
+    y = InstanceNorm()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    exact = nn.functional.instance_norm(x.bfloat16().float())
+    assert (y.float() - exact).abs().max() < 0.02  # the rounding of the result alone
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"filters": 0}, "filters and channels must be at least 1, blocks at least 0."),
+        ({"blocks": -1}, "filters and channels must be at least 1, blocks at least 0."),
+        ({"channels": 0}, "filters and channels must be at least 1, blocks at least 0."),
+        ({"stem": 3}, "stem must be 1, 2 or 4, not 3."),
+        ({"upsample": "bicubic"}, 'upsample must be "nearest" or "transposed", not \'bicubic\'.'),
+        ({"filters": 64.0}, "filters, blocks, stem and channels must be whole numbers."),
+        ({"blocks": "9"}, "filters, blocks, stem and channels must be whole numbers."),
+        ({"stem": True}, "filters, blocks, stem and channels must be whole numbers."),
+    ],
+    ids=str,
+)
+def test_impossible_networks_are_refused(changes, message):
+    with pytest.raises(ValueError) as caught:
+        GeneratorConfig(**changes)
+    assert str(caught.value) == message

@@ -1,0 +1,404 @@
+"""`train.prepare`: raw folders, with whatever lies in them, to crops that are cut as the app cuts them."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from train_fixtures import (  # noqa: F401
+    ABOUT,
+    SHARED,
+    needs_real_images,
+    one_thread,
+    tiny_config,
+    write_image,
+    write_noise,
+)
+
+from cyclegan.errors import CycleGANError
+from cyclegan.faces.detect import Face, FaceDetector
+from cyclegan.images import load_image
+from cyclegan.translator import Translator
+from cyclegan.zoo import Zoo
+from train import prepare as module
+from train.errors import TrainingError
+from train.loop import Networks, read_geometry, write_snapshot
+from train.prepare import TEMPLATES, Geometry, cut, find_images, prepare
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FRONTAL = (
+    "deepface_img10.jpg",
+    "deepface_img24_glasses.jpg",
+    "dlib_2008_001009.jpg",
+    "faceapi_surprised.jpg",
+    "facerec_32bit.png",
+    "facerec_obama_small.jpg",
+)
+SQUARE = Geometry(size=32, faces=("square", "square"))
+
+
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return FaceDetector()
+
+
+def training_faces(folder: str, count: int) -> list[Path]:
+    with open(SHARED / "data" / "domains.csv", newline="") as rows:
+        names = [row["image"] for row in csv.DictReader(rows) if (row["task"], row["folder"]) == ("glasses", folder)]
+    return [SHARED / "data" / name for name in names[:count]]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_junk(folder: Path) -> None:
+    """Everything that people's folders hold beside photos: six files that cannot be read, three without a face."""
+    photo = (SHARED / "photos" / "facerec_obama_small.jpg").read_bytes()
+    (folder / "notes.txt").write_text("to do: sort these")
+    (folder / "cut off.jpg").write_bytes(photo[: len(photo) // 2])
+    (folder / "logo.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>')
+    (folder / "empty.png").touch()
+    write_image(folder / "dot.png", np.zeros((1, 1, 3), np.uint8))
+    os.mkfifo(folder / "pipe.jpg")  # not a file: neither read nor counted
+    (folder / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"not unicode")
+    shutil.copy(SHARED / "photos" / "dlib_dogs.jpg", folder / "dogs.jpg")
+    write_image(folder / "icon.png", np.full((16, 16, 3), 90, np.uint8))
+    write_image(folder / "banner.png", np.full((20, 4000, 3), 90, np.uint8))
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "photo.jpg").write_bytes(photo)
+    (folder / "empty folder").mkdir()
+
+
+UNREADABLE, FACELESS = 6, 3
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Two folders of junk and real faces, prepared once: (images, out, geometry, report)."""
+    root = tmp_path_factory.mktemp("mixed")
+    raw_a, raw_b, out = root / "a", root / "b", root / "out"
+    for folder in (raw_a / "one" / "deep", raw_a / "two", raw_b):
+        folder.mkdir(parents=True)
+    first, second, *others = training_faces("testA", 4)
+    shutil.copy(first, raw_a / "one" / "deep" / "face.jpg")
+    shutil.copy(second, raw_a / "two" / "face.jpg")
+    for path in others:
+        shutil.copy(path, raw_a)
+    for path in training_faces("testB", 2):
+        shutil.copy(path, raw_b)
+    for name in FRONTAL:
+        shutil.copy(SHARED / "photos" / name, raw_b)
+    write_junk(raw_a)
+    images = find_images(None, raw_a, raw_b, test_share=0)
+    geometry = Geometry(size=128)
+    return images, out, geometry, prepare(images, out, geometry)
+
+
+@needs_real_images
+def test_junk_is_counted_by_reason_and_stops_nothing(mixed):
+    _, out, _, report = mixed
+    assert report.crops == {"trainA": 4, "trainB": 2 + len(FRONTAL)}
+    assert report.rejected == {"not a readable image": UNREADABLE, "no face found": FACELESS}
+    assert str(report) == (
+        "trainA        4 crops\n"
+        "trainB        8 crops\n"
+        "rejected      3 no face found\n"
+        "rejected      6 not a readable image"
+    )
+
+
+@needs_real_images
+def test_every_rejected_image_is_listed_with_its_reason(mixed):
+    _, out, _, _ = mixed
+    with open(out / "rejected.csv", newline="", encoding="utf-8", errors="surrogateescape") as rows:
+        listed = {name: reason for folder, name, reason in csv.reader(rows) if folder == "trainA"}
+    assert {name for name, reason in listed.items() if reason == "no face found"} == {
+        "dogs.jpg",
+        "icon.png",
+        "banner.png",
+    }
+    odd = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    unreadable = {name for name, reason in listed.items() if reason == "not a readable image"}
+    assert unreadable == {"notes.txt", "cut off.jpg", "logo.svg", "empty.png", "dot.png", odd}
+
+
+@needs_real_images
+def test_equal_names_in_two_folders_stay_two_crops(mixed):
+    _, out, _, _ = mixed
+    names = {path.name for path in (out / "trainA").iterdir()}
+    assert {"one__deep__face.jpg.jpg", "two__face.jpg.jpg"} <= names
+    assert len(names) == 4
+
+
+@needs_real_images
+def test_crops_have_the_eyes_where_the_template_wants_them(mixed, detector):
+    _, out, geometry, _ = mixed
+    wanted = geometry.template.points(geometry.size)
+    for name in FRONTAL:
+        crop = load_image(out / "trainB" / f"{name}.jpg")
+        assert crop.shape == (128, 128, 3)
+        found = detector.detect(crop)[0].landmarks
+        assert np.abs(found[:2] - wanted[:2]).max() < 0.04 * 128, name
+        assert np.abs(found - wanted).max() < 0.08 * 128, name  # nose and mouth are a matter of pose
+
+
+@needs_real_images
+def test_the_second_run_does_nothing_and_reports_the_same(mixed, monkeypatch):
+    images, out, geometry, report = mixed
+    before, stamps = content(out), {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
+
+    def detect(*_):
+        raise AssertionError("a face was looked for again")
+
+    monkeypatch.setattr(FaceDetector, "detect", detect)
+    assert prepare(images, out, geometry) == report
+    assert content(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == stamps
+
+
+@needs_real_images
+def test_the_crop_of_training_is_the_crop_of_the_app(mixed, detector, tmp_path):
+    """Through everything between them: prepare.json, the model's config.json, the zoo, the translator."""
+    _, out, _, _ = mixed
+    geometry = read_geometry(out)
+    _write_model(tmp_path / "tiny", geometry)
+    translator = Translator(Zoo(tmp_path), "cpu", engine="torch", detector=detector)
+    for path in [SHARED / "photos" / name for name in FRONTAL[:2]] + training_faces("testA", 2):
+        photo = load_image(path)
+        trained = cut(photo, geometry, detector)
+        served = translator.translate(photo, "tiny", "A2B", faces="largest").translations[0].input
+        assert np.array_equal(trained, served), path.name
+    # And the crop on disk is that crop, but for JPEG.
+    stored = load_image(out / "trainB" / f"{FRONTAL[0]}.jpg")
+    trained = cut(load_image(SHARED / "photos" / FRONTAL[0]), geometry, detector)
+    assert np.abs(stored.astype(int) - trained).mean() < 2
+
+
+def test_the_square_of_training_is_the_square_of_the_app(tmp_path):
+    geometry = Geometry(size=32, faces=("mtcnn", "square"))
+    _write_model(tmp_path / "tiny", geometry)
+    drawing = np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)
+    served = Translator(Zoo(tmp_path), "cpu", engine="torch").translate(drawing, "tiny", "B2A").translations[0].input
+    assert np.array_equal(cut(drawing, geometry, None), served)
+    assert np.abs(served.astype(int) - 128).mean() > 5  # not an even grey by accident
+
+
+def _write_model(folder: Path, geometry: Geometry) -> None:
+    config = tiny_config(stages=((geometry.size, 0.0),))
+    write_snapshot(Networks.build(config, torch.device("cpu")), geometry.size, geometry, ABOUT, {}, folder)
+
+
+@needs_real_images
+def test_the_largest_face_is_cut(detector):
+    photo = load_image(SHARED / "photos" / "facerec_obama_and_biden.jpg")
+    both = detector.detect(photo)
+
+    class Found:
+        def __init__(self, *faces: Face):
+            self.faces = list(faces)
+
+        def detect(self, _):
+            return self.faces
+
+    crops = [cut(photo, Geometry(size=64), Found(face)) for face in both[:2]]
+    assert not np.array_equal(*crops)
+    assert np.array_equal(cut(photo, Geometry(size=64), detector), crops[0])
+
+
+# Without faces: synthetic pictures. ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for letter, seed in (("A", 1), ("B", 2)):
+        write_noise(tmp_path / "raw" / f"train{letter}", 4, side=48, seed=seed)
+    return tmp_path / "raw"
+
+
+def test_drawings_need_no_detector(raw, tmp_path, monkeypatch):
+    def no_detector(*_):
+        raise AssertionError("the detector was loaded")
+
+    monkeypatch.setattr(module, "FaceDetector", no_detector)
+    report = prepare(find_images(raw, None, None, 0), tmp_path / "out", SQUARE)
+    assert report.crops == {"trainA": 4, "trainB": 4} and report.rejected == {}
+    crops = list((tmp_path / "out").rglob("*.jpg"))
+    assert len(crops) == 8 and {load_image(path).shape for path in crops} == {(32, 32, 3)}
+
+
+@needs_real_images
+def test_each_domain_has_its_own_way_of_finding_faces(tmp_path):
+    """Photographs to drawings: a picture without a face is rejected among photographs and cut among drawings."""
+    face = training_faces("testA", 1)[0]
+    for letter in "AB":
+        write_image(tmp_path / "raw" / f"train{letter}" / "plain.png", np.full((64, 64, 3), 90, np.uint8))
+        shutil.copy(face, tmp_path / "raw" / f"train{letter}" / "face.jpg")
+    geometry = Geometry(size=32, faces=("mtcnn", "square"))
+    report = prepare(find_images(tmp_path / "raw", None, None, 0), tmp_path / "out", geometry)
+    assert report.crops == {"trainA": 1, "trainB": 2}
+    assert report.rejected == {"no face found": 1}
+
+
+@pytest.mark.parametrize("half_written", [True, False])
+def test_an_interrupted_run_leaves_only_whole_crops_and_continues(raw, tmp_path, monkeypatch, half_written):
+    images = find_images(raw, None, None, 0)
+    prepare(images, tmp_path / "whole", SQUARE)
+    expected = content(tmp_path / "whole")
+
+    out, saved = tmp_path / "out", []
+    save = Image.Image.save
+
+    def interrupted(image, path, *args, **kwargs):
+        save(image, path, *args, **kwargs)
+        saved.append(path)
+        if len(saved) == 6:
+            if half_written:
+                Path(path).write_bytes(Path(path).read_bytes()[:300])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(images, out, SQUARE)
+    # Whatever `fit` or a person would take for a crop is one.
+    visible = [path for path in out.glob("train?/*") if not path.name.startswith(".")]
+    assert len(visible) == 5
+    assert all(path.read_bytes() == expected[str(path.relative_to(out))] for path in visible)
+
+    report = prepare(images, out, SQUARE)
+    assert report.crops == {"trainA": 4, "trainB": 4}
+    assert content(out) == expected
+
+
+def test_new_images_are_added_by_the_next_run(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_images(raw, None, None, 0), out, SQUARE)
+    write_noise(raw / "testA", 2, side=48, seed=3)
+    (raw / "trainB" / "notes.txt").write_text("hello")
+    report = prepare(find_images(raw, None, None, 0), out, SQUARE)
+    assert report.crops == {"trainA": 4, "trainB": 4, "testA": 2}
+    assert report.rejected == {"not a readable image": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Geometry(size=64, faces=("square", "square")),
+        Geometry(size=32, faces=("square", "mtcnn")),
+        Geometry(size=32, faces=("square", "square"), template=TEMPLATES["portrait"]),
+    ],
+)
+def test_crops_of_other_settings_are_not_mixed(raw, tmp_path, other):
+    images, out = find_images(raw, None, None, 0), tmp_path / "out"
+    prepare(images, out, SQUARE)
+    before = content(out)
+    with pytest.raises(TrainingError) as caught:
+        prepare(images, out, other)
+    assert str(caught.value) == f"{out} holds crops cut with other settings. Choose another --out."
+    assert content(out) == before
+
+
+def test_a_damaged_prepare_json(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_images(raw, None, None, 0), out, SQUARE)
+    path = out / "prepare.json"
+    for damage in ("", "[]", '{"size": 32}', "{"):
+        path.write_text(damage)
+        for read in (lambda: prepare(find_images(raw, None, None, 0), out, SQUARE), lambda: read_geometry(out)):
+            with pytest.raises(TrainingError) as caught:
+                read()
+            assert str(caught.value) == f"{path} is damaged. Delete its folder and run prepare again."
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_geometry_survives_its_file(raw, tmp_path, template):
+    geometry = Geometry(size=48, template=TEMPLATES[template], faces=("square", "square"))
+    prepare(find_images(raw, None, None, 0), tmp_path / "out", geometry)
+    assert read_geometry(tmp_path / "out") == geometry
+    assert json.loads((tmp_path / "out" / "prepare.json").read_text()) == geometry.to_json()
+
+
+def test_a_crop_too_small_to_be_read_again_is_refused():
+    with pytest.raises(TrainingError) as caught:
+        Geometry(size=8)
+    assert str(caught.value) == "Crops must have a side of at least 16 pixels, not 8."
+
+
+def test_an_output_folder_that_cannot_be_written(raw, tmp_path):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(TrainingError) as caught:
+        prepare(find_images(raw, None, None, 0), tmp_path / "out", SQUARE)
+    assert str(caught.value) == f"The crops cannot be written to {tmp_path / 'out'}: File exists."
+
+
+# Finding files. -----------------------------------------------------------------------------------------------------
+
+
+def test_four_folders_are_taken_as_they_are(raw):
+    write_noise(raw / "testB", 3)
+    (raw / "other").mkdir()
+    found = find_images(raw, None, None, 0.5)
+    assert {folder: len(paths) for folder, paths in found.items()} == {"trainA": 4, "trainB": 4, "testB": 3}
+
+
+def test_two_folders_are_split_by_name_and_stay_so(tmp_path):
+    def names(part):
+        return set(find_images(None, tmp_path / "a", tmp_path / "b", 0.2).get(part, {}))
+
+    for letter in "ab":
+        (tmp_path / letter).mkdir()
+        for number in range(0, 400, 2):
+            (tmp_path / letter / f"{number}.jpg").touch()
+    train, test = names("trainA"), names("testA")
+    assert len(train) + len(test) == 200 and not train & test
+    assert 20 < len(test) < 60
+    for number in range(1, 400, 2):  # as many again, in between
+        (tmp_path / "a" / f"{number}.jpg").touch()
+    assert train < names("trainA") and test < names("testA")
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / "a" / name).unlink()
+    assert test - {"0.jpg"} == names("testA") & test
+
+
+def test_no_test_images_when_none_are_wanted(tmp_path):
+    for letter in "ab":
+        write_noise(tmp_path / letter, 30)
+    assert set(find_images(None, tmp_path / "a", tmp_path / "b", 0)) == {"trainA", "trainB"}
+
+
+def test_subfolders_are_searched_and_hidden_files_are_not_taken(tmp_path):
+    for letter in "ab":
+        write_noise(tmp_path / letter / "sub" / "sub", 2)
+        (tmp_path / letter / ".hidden").touch()
+    found = find_images(None, tmp_path / "a", tmp_path / "b", 0)
+    assert set(found["trainA"]) == {"sub__sub__000.png", "sub__sub__001.png"}
+
+
+ADVICE = (
+    " Give --data DIR with folders trainA and trainB (testA and testB optional), or --a DIR --b DIR with one folder "
+    "of images per domain."
+)
+
+
+def test_missing_folders(tmp_path):
+    missing = tmp_path / "nowhere"
+    with pytest.raises(TrainingError) as caught:
+        find_images(None, missing, tmp_path, 0.1)
+    assert str(caught.value) == f"There is no folder {missing}."
+    for arguments in ((None, None, None), (tmp_path, None, None), (missing, None, None), (None, tmp_path, None)):
+        with pytest.raises(TrainingError) as caught:
+            find_images(*arguments, 0.1)
+        assert str(caught.value) == "There are no files for trainA." + ADVICE
+    write_noise(tmp_path / "trainA", 1)
+    with pytest.raises(TrainingError) as caught:
+        find_images(tmp_path, None, None, 0.1)
+    assert str(caught.value) == "There are no files for trainB." + ADVICE
+    assert isinstance(caught.value, CycleGANError)

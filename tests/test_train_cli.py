@@ -1,0 +1,231 @@
+"""``python -m train``: what a person types and reads."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from train_fixtures import ROOT, one_thread, tiny_config, write_domains, write_image, write_noise  # noqa: F401
+
+from cyclegan.model import CycleGAN
+from cyclegan.zoo import Zoo
+from train import recipes
+from train.__main__ import _parser, main
+
+COMMANDS = ("prepare", "fit", "evaluate")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def tiny_recipe(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "tiny", tiny_config())
+
+
+def usage_error(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def resolved(capsys, *arguments) -> dict:
+    capsys.readouterr()
+    assert main(["fit", "--data", "nowhere", "--run", "nowhere", "--dry-run", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# Help. --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_shows_the_way_from_photos_to_the_page(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("python -m train prepare", "python -m train fit", "python app.py"):
+        assert f"\n  {command}" in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_its_own_parser_accepts(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    example = text.split("example:\n", 1)[1].replace("\\\n", " ").strip()
+    assert example.startswith(f"python -m train {command} ") and "\n" not in example
+
+    arguments = _parser().parse_args(shlex.split(example)[3:])
+    assert arguments.run_command.__name__ == f"_{command}"
+
+
+def test_the_help_of_settings_is_that_of_the_config(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--identity IDENTITY Weight of the identity loss at the start" in text
+    assert "`" not in text and "%%" not in text
+
+
+def test_no_command_is_wrong_usage(capsys):
+    assert "COMMAND" in usage_error(capsys)
+    assert "invalid choice: 'tfi'" in usage_error(capsys, "tfi")
+
+
+# Settings. ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_settings_and_makes_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolved(capsys) == recipes.RECIPES[recipes.DEFAULT].to_json()
+    assert resolved(capsys, "--recipe", "paper") == recipes.RECIPES["paper"].to_json()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_override_the_recipe_and_nothing_else(capsys):
+    flags = {
+        "pairs": 5000,
+        "hours": 1.5,
+        "batch": 8,
+        "lr": 0.001,
+        "cycle": 7.5,
+        "identity": 0.5,
+        "buffer": 0,
+        "seed": 3,
+        "log_every": 10,
+        "save_every": 20,
+        "precision": "float32",
+    }
+    typed = [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    expected = recipes.RECIPES[recipes.DEFAULT].to_json()
+    changed = {name for name, value in flags.items() if expected[name] != value}
+    assert changed == set(flags)  # each of them is an override
+    expected |= flags | {"compile": False, "stages": [[96, 0.0]]}
+    assert resolved(capsys, *typed, "--no-compile", "--size", "96") == expected
+    assert resolved(capsys, "--recipe", "paper", "--compile")["compile"] is True
+
+
+def test_an_unknown_recipe_is_wrong_usage_and_lists_the_known_ones(capsys):
+    message = usage_error(capsys, "fit", "--data", "x", "--run", "y", "--recipe", "pepper")
+    assert "invalid choice: 'pepper'" in message and "face" in message and "paper" in message
+
+
+@pytest.mark.parametrize("flags", [("--batch", "many"), ("--device", "abacus"), ("--precision", "float8")])
+def test_other_wrong_usage(capsys, flags):
+    assert flags[1] in usage_error(capsys, "fit", "--data", "x", "--run", "y", *flags)
+
+
+def test_settings_that_cannot_work_are_one_line_on_stderr(capsys):
+    assert main(["fit", "--data", "x", "--run", "y", "--batch", "0"]) == 1
+    output = capsys.readouterr()
+    assert output.err == "Batch, pairs, hours, lr, log_every and save_every must be positive.\n" and output.out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that is meant to be missing")
+def test_a_device_that_is_not_there(capsys, tmp_path):
+    write_domains(tmp_path, 3)
+    message = 'The device "cuda" is not available on this machine. Choose auto or cpu.\n'
+    assert main(["fit", "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--device", "cuda"]) == 1
+    assert capsys.readouterr().err == message
+    assert main(["prepare", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cuda"]) == 1
+    assert capsys.readouterr().err == message
+    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
+
+
+# Work. --------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_data_from_a_real_shell(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "train", "fit", "--data", "nowhere", "--run", "run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr == "There is no folder nowhere/trainA. Make it with: python -m train prepare --help\n"
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folders_for_prepare(capsys, tmp_path):
+    missing = tmp_path / "nowhere"
+    assert main(["prepare", "--a", str(missing), "--b", str(missing), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"There is no folder {missing}.\n"
+    assert main(["prepare", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("There are no files for trainA. Give --data DIR")
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_drawings_to_a_model_in_the_zoo(tiny_recipe, capsys, tmp_path):
+    for letter, seed in (("a", 1), ("b", 2)):
+        write_noise(tmp_path / letter, 12, side=40, seed=seed)
+    (tmp_path / "a" / "notes.txt").write_text("hello")
+    out, models = tmp_path / "crops", tmp_path / "models"
+    command = ["prepare", "--a", tmp_path / "a", "--b", tmp_path / "b", "--test-share", "0", "--out", out]
+    assert main([*map(str, command), "--size", "16", "--faces", "square", "square"]) == 0
+    assert capsys.readouterr().out == (
+        "trainA       12 crops\ntrainB       12 crops\nrejected      1 not a readable image\n"
+    )
+
+    command = ["fit", "--data", out, "--run", tmp_path / "run", "--model", models / "dots", "--recipe", "tiny"]
+    command += ["--domains", "grey dots", "dots", "--directions", "Colour", "Fade", "--title", "Dots", "--pairs", "8"]
+    assert main([*map(str, command), "--device", "cpu", "--license", "Free."]) == 0
+    zoo = Zoo(models)
+    assert zoo.problems == {}
+    (row,) = zoo.describe()
+    assert (row["name"], row["title"], row["license"], row["image_size"]) == ("dots", "Dots", "Free.", 16)
+    assert row["domains"] == {"A": "grey dots", "B": "dots"}
+    assert row["directions"] == {"A2B": "Colour", "B2A": "Fade"}
+
+
+def test_without_words_a_model_is_named_after_its_run(tiny_recipe, tmp_path):
+    write_domains(tmp_path)
+    command = ["fit", "--data", tmp_path, "--run", tmp_path / "winter", "--recipe", "tiny", "--pairs", "2"]
+    assert main([*map(str, command), "--device", "cpu"]) == 0
+    config = CycleGAN.from_pretrained(tmp_path / "winter" / "model").config
+    assert (config.name, config.title) == ("winter", "winter")
+    assert config.directions == {"A2B": "A to B", "B2A": "B to A"}
+
+
+def test_changed_settings_on_resume(tiny_recipe, capsys, tmp_path):
+    write_domains(tmp_path)
+    run = tmp_path / "run"
+    command = ["fit", "--data", str(tmp_path), "--run", str(run), "--recipe", "tiny", "--device", "cpu"]
+    assert main([*command, "--pairs", "2"]) == 0
+    assert main([*command, "--pairs", "4"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--lr", "0.1"]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(
+        f"{run} was started with other settings (lr). Repeat its command or choose another --run.\n"
+    )
+    assert "Traceback" not in error
+
+
+def test_one_image_is_too_few(capsys, tmp_path):
+    for letter in "AB":
+        write_noise(tmp_path / f"train{letter}", 1)
+    assert main(["fit", "--data", str(tmp_path), "--run", str(tmp_path / "run")]) == 1
+    folder = tmp_path / "trainA"
+    expected = f"{folder} has 1 readable image; at least 2 are needed, and 1,000 advised.\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.prepare.prepare", interrupted)
+    for letter in "ab":
+        write_image(tmp_path / letter / "x.png", np.zeros((16, 16, 3), np.uint8))
+    command = ["prepare", "--a", tmp_path / "a", "--b", tmp_path / "b", "--test-share", "0", "--out", tmp_path / "out"]
+    assert main([str(part) for part in command]) == 130
+    assert capsys.readouterr().err == "Stopped. The same command continues from what was saved.\n"
