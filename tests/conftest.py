@@ -14,6 +14,9 @@ from cyclegan.zoo import Zoo
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The networks of the tests are tiny: on a busy machine, threads would only wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def shared_photos() -> Path:

@@ -478,9 +478,10 @@ def test_a_local_folder_comes_before_the_hub(hub, folder, monkeypatch):
     assert hub.asked == []
 
 
-def test_a_model_on_the_hub_without_weights_is_named_by_its_name(hub, tmp_path):
-    (tmp_path / "first" / "model.safetensors").unlink()
-    assert refusal("someone/tiny") == NO_WEIGHTS.format("tiny")
+@pytest.mark.parametrize("file, message", [("config.json", NO_CONFIG), ("model.safetensors", NO_WEIGHTS)])
+def test_an_incomplete_model_on_the_hub_is_named_by_its_name(hub, tmp_path, file, message):
+    (tmp_path / "first" / file).unlink()
+    assert refusal("someone/tiny") == message.format("tiny")
 
 
 def test_a_damaged_model_on_the_hub_is_named_by_its_name(hub, tmp_path):

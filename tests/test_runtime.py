@@ -115,7 +115,7 @@ def test_every_thread_gets_its_own_picture(engine):
 
     def work(i):
         start.wait()
-        return [run(images[i : i + 1])[0] for _ in range(12)]
+        return [run(images[i : i + 1])[0] for _ in range(4)]
 
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(work, range(8)))

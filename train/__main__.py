@@ -182,6 +182,7 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of test images here")
     command.add_argument("--count", type=int, default=60, help="test images per direction in the panel (60)")
     command.add_argument("--columns", type=int, default=4, help="images per row of the panel (4)")
+    command.add_argument("--no-inputs", action="store_true", help="leave the test images out of the panel")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(run_command=_evaluate)
@@ -194,7 +195,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     scores, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device))
     if args.panel:
-        save_png(args.panel, panel(pictures, args.count, args.columns))
+        save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs))
     if args.json:
         print(json.dumps(to_json(scores), indent=1))
         return

@@ -43,7 +43,9 @@ class TrainConfig:
     batch: int = 1
     """Pairs per step."""
     lr: float = 2e-4
-    """Adam step size of generators and discriminators."""
+    """Adam step size of the generators."""
+    lr_ratio: float = 1.0
+    """Step size of the discriminators in units of the generators': above 1 they keep up (Heusel et al. 2017)."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam momenta."""
     decay_from: float = 0.5

@@ -65,14 +65,15 @@ def _score(pictures: np.ndarray) -> Scores:
     )
 
 
-def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4) -> np.ndarray:
+def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs: bool = True) -> np.ndarray:
     """Evenly spread test images as one picture, A2B above B2A: uint8 [H, W, 3].
 
-    Each cell shows input, translation and reconstruction from left to right.
+    Each cell shows input, translation and reconstruction from left to right. Without ``inputs`` it shows the last two
+    only, for data whose terms forbid to publish it: the reconstruction stands for the input.
     """
     halves = []
     for direction in DIRECTIONS:
-        every = pictures[direction]
+        every = pictures[direction][:, 0 if inputs else 1 :]
         chosen = every[np.linspace(0, len(every) - 1, min(count, len(every))).astype(int)]
         cells = [np.concatenate(list(triple), axis=1) for triple in chosen]
         cells = [np.pad(cell, ((2, 2), (4, 4), (0, 0)), constant_values=255) for cell in cells]

@@ -88,9 +88,9 @@ def fit(
     started, seconds_before = time.monotonic(), seconds
     while (at := schedule.progress(config, pairs, seconds)) < 1:
         size = schedule.image_size(config, at)
-        for optimizer in (optimizer_G, optimizer_D):
+        for optimizer, ratio in ((optimizer_G, 1.0), (optimizer_D, config.lr_ratio)):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate(config, at)
+                group["lr"] = ratio * schedule.learning_rate(config, at)
         real_A, real_B = pairs_data.batch(pairs, config.batch, size, config.flip)
 
         # Generators: fool the discriminators, come back, leave their own domain alone.

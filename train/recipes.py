@@ -5,17 +5,19 @@ from train.config import DiscriminatorConfig, TrainConfig
 from train.errors import TrainingError
 
 RECIPES = {
-    # Ours: small images first, a generator that works at a quarter of the resolution, and little weight on
-    # staying the same, so that something changes within hours on a CPU.
+    # Ours, for hours on a CPU: small images first, a narrow generator, and little weight on staying the same, so that
+    # something changes. The discriminators learn four times as fast as the generators: at equal speed the generators
+    # keep them at guessing (loss 0.25), while against generators held still they reach 0.03 within 120 steps.
     "face": TrainConfig(
         generator=GeneratorConfig(filters=24, blocks=6),
         discriminator=DiscriminatorConfig(filters=48, layers=3, norm="instance"),
         stages=((64, 0.0), (96, 0.3)),
         pairs=100_000,
         batch=2,
+        lr_ratio=4.0,
         betas=(0.5, 0.99),
-        cycle=5.0,
-        identity=2.0,
+        cycle=3.0,
+        identity=1.0,
         identity_end=0.0,
         ema_halflife=2000,
     ),
