@@ -143,6 +143,7 @@ class CycleGAN(nn.Module):
         weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
         partial = folder / f".{WEIGHTS_FILE}.partial"
         save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)  # safetensors writes 0600, which a page run by another user could not read
         os.replace(partial, folder / WEIGHTS_FILE)  # a reader sees the old model or the new one, never half of one
         partial = folder / f".{CONFIG_FILE}.partial"
         partial.write_text(json.dumps(self.config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
