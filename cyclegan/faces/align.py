@@ -167,8 +167,10 @@ def paste(photo: np.ndarray, before: np.ndarray, after: np.ndarray, matrix: np.n
     painted = enlarge(after.astype(np.float32), cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
     if detail:
         change = after.astype(np.float32) - before
-        # The change of a single pixel is noisy; its neighbourhood says whether something was painted there.
-        strength = cv2.GaussianBlur(np.abs(change).max(2), (0, 0), size / 64)
+        # What was painted differs from its surroundings; a shift of colour over the whole face does not, and leaves the
+        # photo's detail as it was. A single pixel is noisy, so its neighbourhood decides.
+        painted_on = change - cv2.GaussianBlur(change, (0, 0), size / 12)
+        strength = cv2.GaussianBlur(np.abs(painted_on).max(2), (0, 0), size / 64)
         share = np.clip((strength - _KEEP) / (_REPLACE - _KEEP), 0, 1)
         share = enlarge(share, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)[..., None]
         carried = region + enlarge(change, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
