@@ -1,9 +1,9 @@
 """Generators: the ResNet of Zhu et al. 2017 (appendix 7.2) and cheaper relatives with the same interface.
 
 In the paper's notation the 6-block network is ``c7s1-64, d128, d256, R256 x 6, u128, u64, c7s1-3``.
-`GeneratorConfig` spans that network and these departures, each named where it is defined:
-upsample + convolution instead of transposed convolution, separable residual blocks, a space-to-depth stem, and a
-mask output.
+`GeneratorConfig` spans that network, the fast-neural-style one of Johnson et al. 2016 (``filters=32, blocks=5,
+kernel=9``) and these departures, each named where it is defined: upsample + convolution instead of transposed
+convolution, separable residual blocks, a space-to-depth stem, switchable normalisation, dropout, and a mask output.
 """
 
 from dataclasses import dataclass
@@ -24,25 +24,37 @@ class GeneratorConfig:
     stem: int = 1
     """Space-to-depth factor 1, 2 or 4: how much of the 4x reduction is done by rearranging pixels instead of by
     strided convolution. 1 is the paper's network; 4 runs every layer at a quarter of the resolution."""
+    kernel: int = 7
+    """Kernel of the first and the last layer where ``stem`` is 1."""
     upsample: str = "nearest"
     """``"nearest"``: upsample, then convolve (Odena et al. 2016, no checkerboard); ``"transposed"``: the paper's."""
     separable: bool = False
     """Depthwise + pointwise convolutions in the residual blocks (Howard et al. 2017)."""
+    norm: str = "instance"
+    """Of the residual blocks and the decoder: ``"instance"`` or ``"switchable"`` (Luo et al. 2018)."""
+    dropout: float = 0.0
+    """Share of channels' values dropped within each residual block while training."""
     mask: bool = False
     """A fourth output channel alpha in [0, 1] blends the painted RGB over the input."""
     channels: int = 3
     """Image channels in and out."""
 
     def __post_init__(self):
-        sizes = (self.filters, self.blocks, self.stem, self.channels)
+        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels)
         if any(type(size) is not int for size in sizes):
-            raise ValueError("filters, blocks, stem and channels must be whole numbers.")
+            raise ValueError("filters, blocks, stem, kernel and channels must be whole numbers.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
             raise ValueError("filters and channels must be at least 1, blocks at least 0.")
         if self.stem not in (1, 2, 4):
             raise ValueError(f"stem must be 1, 2 or 4, not {self.stem!r}.")
+        if self.kernel not in (3, 5, 7, 9):
+            raise ValueError(f"kernel must be 3, 5, 7 or 9, not {self.kernel!r}.")
         if self.upsample not in ("nearest", "transposed"):
             raise ValueError(f'upsample must be "nearest" or "transposed", not {self.upsample!r}.')
+        if self.norm not in ("instance", "switchable"):
+            raise ValueError(f'norm must be "instance" or "switchable", not {self.norm!r}.')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout!r}.")
 
 
 class InstanceNorm(nn.Module):
@@ -62,28 +74,75 @@ class InstanceNorm(nn.Module):
         return (centred * torch.rsqrt(variance + self.eps)).to(x.dtype)
 
 
+class SwitchableNorm(nn.Module):
+    """Normalisation that learns how much of instance, layer and batch statistics to use (Luo et al. 2018, eq. 3-5).
+
+    [B, C, H, W] -> [B, C, H, W]. While training, batch statistics are the batch's own; after, a running average.
+    """
+
+    eps = 1e-5
+    momentum = 0.1
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.mean_weight = nn.Parameter(torch.zeros(3))
+        self.variance_weight = nn.Parameter(torch.zeros(3))
+        self.register_buffer("running_mean", torch.zeros(1, width, 1, 1))
+        self.register_buffer("running_variance", torch.ones(1, width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        mean = wide.mean((2, 3), keepdim=True)
+        variance = (wide - mean).square().mean((2, 3), keepdim=True)
+        # Means over more axes follow from those over pixels: E[x^2] = variance + mean^2.
+        power = variance + mean.square()
+        layer_mean = mean.mean(1, keepdim=True)
+        layer_variance = power.mean(1, keepdim=True) - layer_mean.square()
+        if self.training:
+            batch_mean = mean.mean(0, keepdim=True)
+            batch_variance = power.mean(0, keepdim=True) - batch_mean.square()
+            with torch.no_grad():
+                self.running_mean.lerp_(batch_mean, self.momentum)
+                self.running_variance.lerp_(batch_variance, self.momentum)
+        else:
+            batch_mean, batch_variance = self.running_mean, self.running_variance
+        m, v = self.mean_weight.softmax(0), self.variance_weight.softmax(0)
+        mean = m[0] * mean + m[1] * layer_mean + m[2] * batch_mean
+        variance = v[0] * variance + v[1] * layer_variance + v[2] * batch_variance
+        return ((wide - mean) * torch.rsqrt(variance + self.eps) * self.gain + self.bias).to(x.dtype)
+
+
 def convolution(fan_in: int, fan_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A size-preserving (up to stride) convolution with reflection padding: no border artefacts (appendix 7.2)."""
     return nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2, groups=groups, padding_mode="reflect")
 
 
-def normed(*layers: nn.Module) -> nn.Sequential:
-    """Convolution, instance norm, ReLU: the paper's ``c``, ``d`` and ``u`` units share this tail."""
-    return nn.Sequential(*layers, InstanceNorm(), nn.ReLU(inplace=True))
+def normed(*layers: nn.Module, norm: nn.Module | None = None) -> nn.Sequential:
+    """Convolution, normalisation (instance norm by default), ReLU: the tail of the paper's ``c``, ``d``, ``u``."""
+    return nn.Sequential(*layers, norm or InstanceNorm(), nn.ReLU(inplace=True))
+
+
+def normalisation(name: str, width: int) -> nn.Module:
+    """The layer that a config's ``norm`` names."""
+    return SwitchableNorm(width) if name == "switchable" else InstanceNorm()
 
 
 class ResidualBlock(nn.Module):
     """``Rk``: two 3x3 convolutions around a skip connection, [B, k, H, W] -> same."""
 
-    def __init__(self, width: int, separable: bool):
+    def __init__(self, width: int, config: GeneratorConfig):
         super().__init__()
 
         def conv() -> nn.Module:
-            if separable:
+            if config.separable:
                 return nn.Sequential(convolution(width, width, 3, groups=width), nn.Conv2d(width, width, 1))
             return convolution(width, width, 3)
 
-        self.layers = nn.Sequential(conv(), InstanceNorm(), nn.ReLU(inplace=True), conv(), InstanceNorm())
+        middle = normed(conv(), norm=normalisation(config.norm, width))
+        dropout = [nn.Dropout(config.dropout)] if config.dropout else []
+        self.layers = nn.Sequential(*middle, *dropout, conv(), normalisation(config.norm, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -101,23 +160,28 @@ class Generator(nn.Module):
         self.config = config
         f, stem, channels = config.filters, config.stem, config.channels
         stages = int(log2(4 // stem))  # strided convolutions left to do after the space-to-depth stem
-        kernel = {1: 7, 2: 5, 4: 3}[stem]  # the same reach in pixels, or a little more
+        kernel = {1: config.kernel, 2: 5, 4: 3}[stem]  # the same reach in pixels, or a little more
         width = f * stem
 
         self.stem = normed(nn.PixelUnshuffle(stem), convolution(channels * stem**2, width, kernel))
         self.down = nn.Sequential(
             *(normed(convolution(width << i, width << (i + 1), 3, stride=2)) for i in range(stages))
         )
-        self.body = nn.Sequential(*(ResidualBlock(4 * f, config.separable) for _ in range(config.blocks)))
+        self.body = nn.Sequential(*(ResidualBlock(4 * f, config) for _ in range(config.blocks)))
         self.up = nn.Sequential(*(self._up(width << (i + 1), width << i) for i in reversed(range(stages))))
         outputs = channels + 1 if config.mask else channels
         self.head = nn.Sequential(convolution(width, outputs * stem**2, kernel), nn.PixelShuffle(stem))
         self.apply(initialise)
 
     def _up(self, fan_in: int, fan_out: int) -> nn.Module:
+        norm = normalisation(self.config.norm, fan_out)
         if self.config.upsample == "transposed":
-            return normed(nn.ConvTranspose2d(fan_in, fan_out, 3, stride=2, padding=1, output_padding=1))
-        return normed(nn.Upsample(scale_factor=2, mode="nearest"), convolution(fan_in, fan_out, 3))
+            return normed(nn.ConvTranspose2d(fan_in, fan_out, 3, stride=2, padding=1, output_padding=1), norm=norm)
+        return normed(nn.Upsample(scale_factor=2, mode="nearest"), convolution(fan_in, fan_out, 3), norm=norm)
+
+    def decoder_layers(self) -> list[nn.Module]:
+        """The layers after the residual blocks, first to last."""
+        return [*self.up, self.head]
 
     def paint(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (RGB in [-1, 1], alpha in [0, 1] or None) before blending; alpha is [B, 1, H, W]."""
@@ -132,8 +196,12 @@ class Generator(nn.Module):
         return torch.tanh(rgb), torch.sigmoid(alpha)
 
     def forward(self, x: Tensor) -> Tensor:
-        rgb, alpha = self.paint(x)
-        return rgb if alpha is None else x + alpha * (rgb - x)
+        return blend(x, *self.paint(x))
+
+
+def blend(x: Tensor, rgb: Tensor, alpha: Tensor | None) -> Tensor:
+    """Put what a generator painted over its input, both [B, C, H, W], where alpha [B, 1, H, W] is 1."""
+    return rgb if alpha is None else x + alpha * (rgb - x)
 
 
 def initialise(module: nn.Module) -> None:

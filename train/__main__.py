@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import shlex
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cyclegan.errors import CycleGANError
+from train.config import PRECISIONS, About, TrainConfig
+from train.errors import TrainingError
 
 EXAMPLE = """
 from two folders of photographs to a model in the page:
@@ -22,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 on success, 1 with the reason on stderr, 2 for wrong usage."""
     parser = _parser()
     args = parser.parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
         args.run_command(args)
     except CycleGANError as error:
@@ -43,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_fit(commands)
+    _add_distill(commands)
     _add_evaluate(commands)
     return parser
 
@@ -87,21 +92,74 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _add_fit(commands) -> None:
-    from cyclegan.runtime import DEVICES
     from train import recipes
 
     command = commands.add_parser(
         "fit",
         help="crops to a model",
-        description="Train on OUT of prepare. The same command again continues; snapshots appear in --model.",
-        epilog="""example:
+        description="Train on OUT of prepare, on its pack, or on any four folders of pictures. The same command again "
+        "continues; snapshots appear in --model. On several processes or machines: accelerate launch -m train fit ...",
+        epilog="""examples:
   python -m train fit --data crops/glasses --run runs/glasses --model checkpoints/glasses --hours 3 \\
       --domains "no glasses" "glasses" --directions "Add glasses" "Remove glasses"
+  python -m train fit --recipe any-two-folders --data horse2zebra --run runs/horse2zebra --epochs 100 --blocks 6
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--data", type=Path, required=True, help="folder of crops: trainA, trainB, prepare.json")
-    command.add_argument("--run", type=Path, required=True, help="run directory: training state, samples, TensorBoard")
+    _add_places(command)
+    command.add_argument("--init", type=Path, help="model folder of the same shape to start from")
+    command.add_argument("--recipe", default=recipes.DEFAULT, choices=recipes.RECIPES, help="named settings (face)")
+    _add_settings(command)
+    command.set_defaults(run_command=_fit)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    """What overrides a recipe."""
+    for name, kind in _TRAIN_FLAGS.items():
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=_doc("TrainConfig", name))
+    command.add_argument("--precision", choices=PRECISIONS, help=_doc("TrainConfig", "precision"))
+    command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "compile"))
+    command.add_argument("--flip", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "flip"))
+    command.add_argument("--size", type=int, help="image side in pixels, without stages")
+    command.add_argument("--height", type=int, help="image height in pixels, without stages (with --width)")
+    command.add_argument("--width", type=int, help="image width in pixels")
+    command.add_argument("--channels", type=int, choices=(1, 3), help="1 to train on grey images")
+    command.add_argument("--filters", type=int, help=_doc("GeneratorConfig", "filters"))
+    command.add_argument("--blocks", type=int, help=_doc("GeneratorConfig", "blocks"))
+    command.add_argument("--dilated", action="store_true", help=_doc("DiscriminatorConfig", "dilated"))
+    command.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+
+
+# Fields of TrainConfig that have a flag of their name.
+_TRAIN_FLAGS = {
+    "pairs": int,
+    "epochs": float,
+    "hours": float,
+    "start_epoch": float,
+    "batch": int,
+    "accumulate": int,
+    "lr": float,
+    "lr_ratio": float,
+    "cycle": float,
+    "cycle_size": int,
+    "identity": float,
+    "distill": float,
+    "r1": float,
+    "noise": float,
+    "buffer": int,
+    "validation": int,
+    "seed": int,
+    "log_every": int,
+    "save_every": int,
+}
+
+
+def _add_places(command: argparse.ArgumentParser) -> None:
+    """What `fit` and `distill` ask alike: where things are, what the model is called, and where to compute."""
+    from cyclegan.runtime import DEVICES
+
+    command.add_argument("--data", type=Path, required=True, help="crops: a folder of prepare, or its pack (.tar)")
+    command.add_argument("--run", type=Path, required=True, help="run directory: training state, samples, logs")
     command.add_argument("--model", type=Path, help="model folder to write, ready for the app (RUN/model)")
     command.add_argument("--title", help="the model's name for people (the folder's name)")
     command.add_argument("--domains", nargs=2, default=("A", "B"), metavar=("A", "B"), help="what A and B show")
@@ -111,27 +169,19 @@ def _add_fit(commands) -> None:
     command.add_argument("--description", default="", help="one or two sentences for the page")
     command.add_argument("--license", default="", help="terms of the weights, as the data demands")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to train (auto)")
-    command.add_argument("--recipe", default=recipes.DEFAULT, choices=recipes.RECIPES, help="named settings (face)")
-    for name, kind in (("pairs", int), ("hours", float), ("batch", int), ("lr", float), ("cycle", float)):
-        command.add_argument(f"--{name}", type=kind, help=_doc(name))
-    for name, kind in (("identity", float), ("buffer", int), ("seed", int), ("log-every", int), ("save-every", int)):
-        command.add_argument(f"--{name}", type=kind, help=_doc(name.replace("-", "_")))
-    command.add_argument("--precision", choices=("float32", "bfloat16"), help=_doc("precision"))
-    command.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None, help=_doc("compile"))
-    command.add_argument("--size", type=int, help="image side in pixels, without stages")
-    command.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
-    command.set_defaults(run_command=_fit)
 
 
-def _doc(name: str) -> str:
-    """The first sentence of a TrainConfig field's docstring, so that help and code cannot disagree."""
+def _doc(config: str, name: str) -> str:
+    """The first sentence of a config field's docstring, so that help and code cannot disagree."""
     import ast
     import inspect
     from itertools import pairwise
 
-    from train.config import TrainConfig
+    from cyclegan.networks import GeneratorConfig
+    from train.config import DiscriminatorConfig, TrainConfig
 
-    (definition,) = ast.parse(inspect.getsource(TrainConfig)).body
+    classes = {each.__name__: each for each in (GeneratorConfig, DiscriminatorConfig, TrainConfig)}
+    (definition,) = ast.parse(inspect.getsource(classes[config])).body
     for pair in pairwise(ast.iter_child_nodes(definition)):
         match pair:
             case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
@@ -141,29 +191,92 @@ def _doc(name: str) -> str:
     raise KeyError(name)
 
 
-def _fit(args: argparse.Namespace) -> None:
-    from cyclegan.runtime import resolve_device
+def resolve(args: argparse.Namespace) -> TrainConfig:
+    """The settings of a recipe with the command line's overrides; raises TrainingError for impossible ones."""
     from train import recipes
-    from train.config import About, TrainConfig
 
     config = recipes.recipe(args.recipe)
-    given = {f.name: getattr(args, f.name, None) for f in fields(TrainConfig)}
-    if args.size:
-        given["stages"] = ((args.size, 0.0),)
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.identity is not None and config.identity_end > args.identity:
+        given["identity_end"] = args.identity
+    for length in ("hours", "epochs", "pairs"):  # the one asked for counts, not the recipe's
+        if given.get(length) is not None:
+            given |= {other: None for other in ("hours", "epochs") if given.get(other) is None}
+    if height := args.height or args.size or args.width:
+        given |= {"stages": ((height, 0.0),), "aspect": (args.width or height) / height}
+    for field, flags in (("generator", ("filters", "blocks", "channels")), ("discriminator", ("channels",))):
+        changes = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
+        given[field] = replace(getattr(config, field), **changes)
+    if args.dilated:
+        given["discriminator"] = replace(given["discriminator"], dilated=True)
+    try:
+        return replace(config, **given)
+    except ValueError as error:  # of the generator's settings
+        raise TrainingError(str(error)) from error
+
+
+def _about(args: argparse.Namespace) -> tuple[Path, About]:
+    """(model folder, words) of a new model."""
+    model = args.model or args.run / "model"
+    name = model.name if args.model else args.run.name
+    a, b = args.domains
+    directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))
+    command = shlex.join(["python", "-m", "train", *args.argv])
+    title = args.title or name
+    return model, About(name, title, tuple(args.domains), directions, args.description, args.license, command)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from cyclegan.runtime import resolve_device
+
+    config = resolve(args)
     if args.dry_run:
         print(json.dumps(config.to_json(), indent=1))
         return
 
     from train.loop import fit
 
-    model = args.model or args.run / "model"
-    name = model.name if args.model else args.run.name
-    title = args.title or name
-    a, b = args.domains
-    directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))
-    about = About(name, title, tuple(args.domains), directions, args.description, args.license)
-    fit(config, args.data, args.run, model, about, resolve_device(args.device))
+    model, about = _about(args)
+    fit(config, args.data, args.run, model, about, resolve_device(args.device), args.init)
+
+
+def _add_distill(commands) -> None:
+    command = commands.add_parser(
+        "distill",
+        help="a trained model to a smaller, faster one",
+        description="Train a small student that repeats a teacher's translations, judged by the data too.",
+        epilog="""example:
+  python -m train distill --teacher runs/glasses-large/model --data crops/glasses --run runs/glasses-small \\
+      --model checkpoints/glasses --filters 24 --blocks 6 --hours 1
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--teacher", type=Path, required=True, help="model folder of the teacher")
+    _add_places(command)
+    _add_settings(command)
+    command.set_defaults(run_command=_distill, recipe="student", init=None)
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from cyclegan.runtime import resolve_device
+    from train.distill import check_student
+
+    config = resolve(args)
+    taught_by = check_student(config, args.teacher)
+    args.title = args.title or taught_by.title
+    if args.domains == ("A", "B"):
+        args.domains = tuple(taught_by.domains[letter].label for letter in "AB")
+    args.directions = args.directions or tuple(taught_by.directions[direction] for direction in ("A2B", "B2A"))
+    args.description, args.license = args.description or taught_by.description, args.license or taught_by.license
+    if args.dry_run:
+        print(json.dumps(config.to_json(), indent=1))
+        return
+
+    from train.loop import fit
+
+    model, about = _about(args)
+    fit(config, args.data, args.run, model, about, resolve_device(args.device), teacher=args.teacher)
 
 
 def _add_evaluate(commands) -> None:

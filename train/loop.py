@@ -1,250 +1,337 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
-import copy
-import math
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from cyclegan.images import save_png, to_images, to_tensor
+from cyclegan.images import save_png
 from cyclegan.model import CycleGAN, Domain, ModelConfig
-from cyclegan.networks import Generator
-from train import losses, schedule
+from train import schedule
 from train.buffer import ImageBuffer
+from train.card import write_card
 from train.config import About, TrainConfig
-from train.data import Pairs, resize
-from train.discriminators import PatchDiscriminator
+from train.data import Pairs
+from train.distill import Teacher
 from train.errors import TrainingError
-from train.prepare import Geometry
+from train.health import check_alive, check_finite, naming_memory, warn_of_copying
+from train.log import LossLog
+from train.prepare import Geometry, read_geometry
+from train.samples import Samples
 from train.state import load_state, save_state, writing
+from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks
 
-_MAY_CHANGE = {"pairs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
-_SAMPLES = 8  # validation images per domain in a sample grid
+_MAY_CHANGE = {"pairs", "epochs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
 
 
 def fit(
-    config: TrainConfig, data: Path, run: Path, model_folder: Path, about: About, device: str | torch.device = "cpu"
+    config: TrainConfig,
+    data: Path,
+    run: Path,
+    model_folder: Path,
+    about: About,
+    device: str | torch.device = "cpu",
+    init: Path | None = None,
+    teacher: Path | None = None,
 ) -> None:
-    """Train on the crops in ``data``; the same call again continues where ``run`` was left.
+    """Train on the images in ``data``; the same call again continues where ``run`` was left.
 
-    ``run`` receives the training state, ``samples/*.png`` and TensorBoard logs; ``model_folder`` the snapshot that the
-    app loads (averaged generators). Raises TrainingError for data or settings that cannot work, for a loss that is no
-    longer finite, and for a full disk.
+    ``run`` receives the training state, ``samples/*.png``, ``losses.csv``, ``losses.png`` and TensorBoard logs;
+    ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder to start from:
+    each generator takes the weights of whichever of its two changes this domain's images less. ``teacher`` is one whose
+    translations are repeated, with the weight ``config.distill``. Under ``accelerate launch`` the batch is divided
+    among the processes, and the first one writes.
+    Raises TrainingError for data or settings that cannot work, for a loss that is no longer finite, for translations
+    that have become all alike, for a full disk, and when memory runs out.
     """
-    # Set up: data, networks, optimisers. ----------------------------------------------------------------------------
-    device = torch.device(device)
+    with naming_memory(config):
+        _fit(config, data, run, model_folder, about, torch.device(device), init, teacher)
+
+
+def _fit(
+    config: TrainConfig,
+    data: Path,
+    run: Path,
+    model_folder: Path,
+    about: About,
+    device: torch.device,
+    init: Path | None,
+    teacher: Path | None,
+) -> None:
+    # Set up: processes, data, networks, optimisers. ------------------------------------------------------------------
+    accelerator = make_accelerator(config, device)
+    device, is_main = accelerator.device, accelerator.is_main_process
+    share = per_process(config, accelerator.num_processes)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
-    pairs_data = Pairs.load(data, config.image_size, config.validation, config.seed, device)
+    height, width = config.shape(config.image_size)
+    pairs_data = Pairs.load(data, height, width, config.generator.channels, config.validation, config.seed, device)
+    epoch = max(len(pairs_data.A), len(pairs_data.B))
+
     nets = Networks.build(config, device)
-    optimizer_G, optimizer_D = adam(config, nets.G_AB, nets.G_BA), adam(config, nets.D_A, nets.D_B)
+    if init is not None:
+        start_from(nets, CycleGAN.from_pretrained(init), pairs_data, init)
+    compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
+    step_G, step_D = GeneratorStep(config, nets, compiled), DiscriminatorStep(config, nets, compiled)
+    optimizer_G, optimizer_D = make_optimizer(config, step_G), make_optimizer(config, step_D)
+    translate = step_G.translate
+    taught_by = Teacher(teacher, device, config.compile) if teacher else None
+    step_G, step_D, optimizer_G, optimizer_D = accelerator.prepare(step_G, step_D, optimizer_G, optimizer_D)
+
     buffer_A, buffer_B = ImageBuffer(config.buffer), ImageBuffer(config.buffer)
-    buffer_rng = torch.Generator().manual_seed(config.seed)
-    stateful: dict[str, Any] = {
-        **nets.named(),
-        "optimizer_G": optimizer_G,
-        "optimizer_D": optimizer_D,
-        "buffer_A": buffer_A,
-        "buffer_B": buffer_B,
-    }
+    buffer_rng = torch.Generator().manual_seed(config.seed + accelerator.process_index)
+    torch.manual_seed(config.seed + accelerator.process_index)  # dropout and noise differ between processes
+    shared: dict[str, Any] = {**nets.named(), "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
+    if accelerator.scaler is not None:
+        shared["scaler"] = accelerator.scaler
+    samples = Samples(nets, pairs_data, config)
 
     # Resume. --------------------------------------------------------------------------------------------------------
-    pairs, seconds = 0, 0.0
+    pairs, steps, seconds, liveliness = 0, 0, 0.0, 0.0
     if state := load_state(run, device):
-        check_same(state["config"], config, run)
-        for name, thing in stateful.items():
+        check_same(state, config, accelerator.num_processes, run)
+        for name, thing in shared.items():
             thing.load_state_dict(state[name])
-        buffer_rng.set_state(state["buffer_rng"].cpu())
-        pairs, seconds = state["pairs"], state["seconds"]
+        own = state["processes"][accelerator.process_index]
+        buffer_A.load_state_dict(own["buffer_A"])
+        buffer_B.load_state_dict(own["buffer_B"])
+        set_random_states(buffer_rng, own["random"], device)
+        pairs, steps, seconds, liveliness = (state[name] for name in ("pairs", "steps", "seconds", "liveliness"))
+        del state, own
 
     def save() -> None:
         # A state that cannot be continued must not replace one that can.
         check_finite({f"loss {name}": float(total) for name, total in totals.items()}, pairs, run)
         check_finite({f"norm of {name}": norm for name, norm in nets.norms().items()}, pairs, run)
-        state = {name: thing.state_dict() for name, thing in stateful.items()}
-        state |= {"buffer_rng": buffer_rng.get_state(), "pairs": pairs, "seconds": seconds, "config": config.to_json()}
-        save_state(run, state)
+        own = {
+            "buffer_A": buffer_A.state_dict(),
+            "buffer_B": buffer_B.state_dict(),
+            "random": random_states(buffer_rng, device),
+        }
+        processes = gather_object([own]) if accelerator.num_processes > 1 else [own]
+        if not is_main:
+            return
+        state = {name: thing.state_dict() for name, thing in shared.items()}
+        state |= {"processes": processes, "pairs": pairs, "steps": steps, "seconds": seconds, "liveliness": liveliness}
+        save_state(run, state | {"config": config.to_json()})
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
-        size = schedule.image_size(config, schedule.progress(config, pairs, seconds))
+        trained |= {"command": about.command} if about.command else {}
+        trained |= {"started_from": init.name} if init else {}
+        trained |= {"teacher": teacher.name} if teacher else {}
+        at_size = schedule.image_size(config, schedule.progress(config, pairs, seconds, epoch))
         with writing(model_folder):
-            write_snapshot(nets, size, geometry, about, trained, model_folder)
+            write_snapshot(nets, at_size, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
-    step = Step(config, nets, device)
-    with writing(run):
-        (run / "samples").mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
-    bar = Bar()
+    if is_main:
+        with writing(run):
+            (run / "samples").mkdir(parents=True, exist_ok=True)
+            writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
+            log = LossLog(run, resume_at=pairs)
+    bar = Bar(disable=not is_main)
     totals: dict[str, Tensor] = {}
-    steps = 0  # summed up in totals
-    started, seconds_before = time.monotonic(), seconds
-    while (at := schedule.progress(config, pairs, seconds)) < 1:
-        size = schedule.image_size(config, at)
+    counts: dict[str, int] = {}
+    clock = Clock(accelerator, seconds)
+    while (at := schedule.progress(config, pairs, seconds, epoch)) < 1:
+        size = config.shape(schedule.image_size(config, at))
         for optimizer, ratio in ((optimizer_G, 1.0), (optimizer_D, config.lr_ratio)):
             for group in optimizer.param_groups:
                 group["lr"] = ratio * schedule.learning_rate(config, at)
-        real_A, real_B = pairs_data.batch(pairs, config.batch, size, config.flip)
+        turn = pairs // epoch % 2 if config.alternate else None  # 0: generators only; 1: discriminators only
+        noise, mask_area = schedule.noise(config, at), schedule.mask_area(config, at)
+        frozen = schedule.frozen_layers(config, at, len(nets.G_AB.decoder_layers()))
+        cycle, identity = weights(config, at, pairs)
+        start = pairs + accelerator.process_index * share
 
         # Generators: fool the discriminators, come back, leave their own domain alone.
-        loss_G, parts_G, fake_A, fake_B = step.generators(real_A, real_B, schedule.identity_weight(config, at))
-        optimizer_G.zero_grad(set_to_none=True)
-        loss_G.backward()
-        optimizer_G.step()
+        real_A, real_B = pairs_data.batch(start, share, size, config.flip, config.enlarge)
+        fakes = []
+        for part_A, part_B in parts(config, real_A, real_B):
+            if turn == 1:
+                fakes.append(translate(part_A, part_B))
+                continue
+            with accelerator.accumulate(step_G), accelerator.autocast():
+                taught = taught_by.translate(part_A, part_B) if taught_by else None
+                loss, named, *fake = step_G(part_A, part_B, cycle, identity, mask_area, noise, taught)
+                accelerator.backward(loss)
+                if frozen:
+                    nets.freeze_decoders(frozen)
+                optimizer_G.step()
+                optimizer_G.zero_grad()
+            fakes.append(fake)
+            add(totals, counts, named)
 
         # Discriminators: tell real images from new and remembered fakes.
-        shown_A, shown_B = buffer_A.exchange(fake_A, buffer_rng), buffer_B.exchange(fake_B, buffer_rng)
-        loss_D, parts_D = step.discriminators(real_A, real_B, shown_A, shown_B)
-        optimizer_D.zero_grad(set_to_none=True)
-        loss_D.backward()
-        optimizer_D.step()
+        for repeat in range(0 if turn == 0 else config.discriminator_steps):
+            if repeat:
+                real_A, real_B = pairs_data.batch(start + repeat * config.batch, share, size, config.flip, config.enlarge)
+                with accelerator.autocast():
+                    fakes = [translate(*part) for part in parts(config, real_A, real_B)]
+            penalise = config.r1 > 0 and steps % R1_EVERY == 0
+            for (part_A, part_B), (fake_A, fake_B) in zip(parts(config, real_A, real_B), fakes, strict=True):
+                shown_A, shown_B = buffer_A.exchange(fake_A, buffer_rng), buffer_B.exchange(fake_B, buffer_rng)
+                with accelerator.accumulate(step_D), accelerator.autocast():
+                    loss, named = step_D(part_A, part_B, shown_A, shown_B, noise, penalise)
+                    accelerator.backward(loss)
+                    optimizer_D.step()
+                    optimizer_D.zero_grad()
+                add(totals, counts, named)
 
-        before, pairs = pairs, pairs + config.batch
+        before, pairs, steps = pairs, pairs + config.batch, steps + 1
         nets.average(config, pairs)
-        seconds = seconds_before + time.monotonic() - started
-        for name, value in (parts_G | parts_D).items():
-            totals[name] = totals.get(name, 0) + value
-        steps += 1
+        seconds = clock.read(agree=crossed(before, pairs, config.log_every))
 
         # Now and then: log, look, save.
         if crossed(before, pairs, config.log_every):
-            means = {name: float(total) / steps for name, total in totals.items()}
+            means = mean_over_processes(accelerator, totals, counts)
             check_finite({f"loss {name}": mean for name, mean in means.items()}, pairs, run)
-            for name, mean in means.items():
-                writer.add_scalar(f"loss/{name}", mean, pairs)
             totals.clear()
-            steps = 0
-            bar.show(pairs, at, seconds, size, means)
+            counts.clear()
+            if is_main:
+                for name, mean in means.items():
+                    writer.add_scalar(f"loss/{name}", mean, pairs)
+                with writing(run):
+                    log.write(pairs, seconds, size[0], means)
+            bar.show(pairs, at, seconds, size[0], means)
         if crossed(before, pairs, config.save_every):
+            grid, measured = samples.draw(size)
+            liveliness = check_alive(measured, liveliness, pairs, run)
+            warn_of_copying(measured, at)
             save()
-            grid = sample_grid(nets, pairs_data, size)
-            with writing(run):
-                save_png(run / "samples" / f"{pairs:08}.png", grid)
-                writer.add_image("samples", grid, pairs, dataformats="HWC")
+            if is_main:
+                with writing(run):
+                    save_png(run / "samples" / f"{pairs:08}.png", grid)
+                    writer.add_image("samples", grid, pairs, dataformats="HWC")
 
     # Done. ----------------------------------------------------------------------------------------------------------
     save()
-    writer.close()
+    if is_main:
+        writer.close()
+        with writing(run):
+            log.plot(run / "losses.png")
+        with writing(model_folder):
+            write_card(model_folder)
     bar.close()
+    accelerator.end_training()
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The four networks and the averaged generators."""
-
-    G_AB: Generator
-    G_BA: Generator
-    D_A: PatchDiscriminator
-    D_B: PatchDiscriminator
-    ema_G_AB: Generator
-    ema_G_BA: Generator
-
-    @classmethod
-    def build(cls, config: TrainConfig, device: torch.device) -> "Networks":
-        """Freshly initialised networks on ``device``."""
-        # Channels last is what the fast convolutions of both CPUs and CUDA want in half precision.
-        layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
-        G_AB, G_BA = (Generator(config.generator).to(device).to(memory_format=layout) for _ in range(2))
-        D_A, D_B = (PatchDiscriminator(config.discriminator).to(device).to(memory_format=layout) for _ in range(2))
-        ema_G_AB, ema_G_BA = (copy.deepcopy(generator).requires_grad_(False) for generator in (G_AB, G_BA))
-        return cls(G_AB, G_BA, D_A, D_B, ema_G_AB, ema_G_BA)
-
-    def named(self) -> dict[str, nn.Module]:
-        """The six modules by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def norms(self) -> dict[str, float]:
-        """The Euclidean norm of all weights of each network."""
-        weights = {name: [p.detach() for p in module.parameters()] for name, module in self.named().items()}
-        return {name: float(nn.utils.get_total_norm(each)) for name, each in weights.items()}
-
-    @torch.no_grad()
-    def average(self, config: TrainConfig, pairs: int) -> None:
-        """Move the averaged generators towards the current ones.
-
-        The half-life grows with the run up to its setting (Karras et al. 2024), so that the start is soon forgotten.
-        """
-        halflife = min(config.ema_halflife, 0.1 * pairs)
-        keep = 0.5 ** (config.batch / halflife) if halflife else 0.0
-        for current, averaged in ((self.G_AB, self.ema_G_AB), (self.G_BA, self.ema_G_BA)):
-            torch._foreach_lerp_(list(averaged.parameters()), list(current.parameters()), 1 - keep)
+def make_accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
+    """What carries the processes, mixed precision, gradient scaling and accumulation (Hugging Face Accelerate)."""
+    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]
+    if precision == "fp16" and device.type != "cuda":
+        tqdm.write("float16 needs CUDA; training in bfloat16 instead.", file=sys.stderr)
+        precision = "bf16"
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # a few sizes, many steps
+        torch.set_float32_matmul_precision("high")
+    # Accelerate remembers the settings of the first training of a process and would refuse others.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=precision, gradient_accumulation_steps=config.accumulate, cpu=device.type == "cpu"
+    )
 
 
-class Step:
-    """The two halves of a training step, on compiled networks in mixed precision."""
-
-    def __init__(self, config: TrainConfig, nets: Networks, device: torch.device):
-        self.config, self.nets, self.device = config, nets, device
-        modules: Sequence[Callable[[Tensor], Tensor]] = (nets.G_AB, nets.G_BA, nets.D_A, nets.D_B)
-        if config.compile:
-            # Two networks of a kind, with and without gradients, at each size of `stages`: more than the default of 8.
-            torch._dynamo.config.recompile_limit = 64
-            modules = [torch.compile(module, dynamic=False) for module in modules]
-        self.G_AB, self.G_BA, self.D_A, self.D_B = modules
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-
-    def generators(
-        self, real_A: Tensor, real_B: Tensor, identity_weight: float
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        """(total loss, its parts detached, fake_A, fake_B) for real images [B, 3, H, W] in [-1, 1]."""
-        self.nets.D_A.requires_grad_(False)
-        self.nets.D_B.requires_grad_(False)
-        with self._autocast():
-            if identity_weight:  # one pass over both domains is cheaper than two
-                fake_B, idt_B = self.G_AB(torch.cat([real_A, real_B])).chunk(2)
-                fake_A, idt_A = self.G_BA(torch.cat([real_B, real_A])).chunk(2)
-            else:
-                fake_B, idt_B = self.G_AB(real_A), real_B
-                fake_A, idt_A = self.G_BA(real_B), real_A
-            rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
-            score_A, score_B = self.D_A(fake_A), self.D_B(fake_B)
-        parts = {
-            "adversarial_AB": losses.adversarial_G(score_B),
-            "adversarial_BA": losses.adversarial_G(score_A),
-            "cycle_A": losses.cycle(rec_A, real_A),
-            "cycle_B": losses.cycle(rec_B, real_B),
-            "identity_A": losses.identity(idt_A, real_A),
-            "identity_B": losses.identity(idt_B, real_B),
-        }
-        total = (
-            parts["adversarial_AB"]
-            + parts["adversarial_BA"]
-            + self.config.cycle * (parts["cycle_A"] + parts["cycle_B"])
-            + identity_weight * (parts["identity_A"] + parts["identity_B"])
+def per_process(config: TrainConfig, processes: int) -> int:
+    """Pairs per step and process; raises TrainingError when the batch cannot be divided so."""
+    if config.batch % (processes * config.accumulate):
+        raise TrainingError(
+            f"A batch of {config.batch} cannot be divided among {processes} processes in {config.accumulate} parts "
+            "each. Choose another --batch."
         )
-        return total, {name: part.detach() for name, part in parts.items()}, fake_A.detach(), fake_B.detach()
+    return config.batch // processes
 
-    def discriminators(
-        self, real_A: Tensor, real_B: Tensor, fake_A: Tensor, fake_B: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(total loss, its parts detached) for real and generated images [B, 3, H, W] in [-1, 1]."""
-        self.nets.D_A.requires_grad_(True)
-        self.nets.D_B.requires_grad_(True)
-        with self._autocast():
-            D_A = losses.adversarial_D(*self.D_A(torch.cat([real_A, fake_A])).chunk(2))
-            D_B = losses.adversarial_D(*self.D_B(torch.cat([real_B, fake_B])).chunk(2))
-        return D_A + D_B, {"D_A": D_A.detach(), "D_B": D_B.detach()}
+
+def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of one half's networks."""
+    weights = list(network.parameters())
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(weights, lr=config.lr, alpha=config.betas[1])
+    return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, fused=True)
+
+
+def start_from(nets: Networks, model: CycleGAN, data: Pairs, folder: Path) -> None:
+    """Copy generators of a finished model: for each domain the one that changes its images less, as a start near the
+    identity. Raises TrainingError when the model has another shape."""
+    if model.config.generator != nets.G_AB.config:
+        raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
+    height, width = data.A.shape[1:3]
+    for letter, there, averaged in (("A", nets.G_AB, nets.ema_G_AB), ("B", nets.G_BA, nets.ema_G_BA)):
+        images = data.validation(letter, 16, (height, width))
+        candidates = [generator.to(images.device) for generator in (model.G_AB, model.G_BA)]
+        with torch.no_grad():
+            nearest = min(candidates, key=lambda generator: float((generator(images) - images).abs().mean()))
+        there.load_state_dict(nearest.state_dict())
+        averaged.load_state_dict(nearest.state_dict())
+
+
+def weights(config: TrainConfig, at: float, pairs: int) -> tuple[float, float]:
+    """(cycle, identity): the weights of this step's two losses, one of them 0 where only one is drawn."""
+    cycle, identity = config.cycle, schedule.identity_weight(config, at)
+    if config.identity_chance is not None:
+        drawn = torch.rand((), generator=torch.Generator().manual_seed(hash((config.seed, pairs)) % 2**63))
+        return (0.0, identity) if drawn < config.identity_chance else (cycle, 0.0)
+    return cycle, identity
+
+
+def parts(config: TrainConfig, real_A: Tensor, real_B: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """A batch cut into what is computed at once."""
+    return list(zip(real_A.chunk(config.accumulate), real_B.chunk(config.accumulate), strict=True))
+
+
+def add(totals: dict[str, Tensor], counts: dict[str, int], named: dict[str, Tensor]) -> None:
+    """Sum losses up on the device, without waiting for it."""
+    for name, value in named.items():
+        totals[name] = totals.get(name, 0) + value
+        counts[name] = counts.get(name, 0) + 1
+
+
+def mean_over_processes(accelerator: Accelerator, totals: dict[str, Tensor], counts: dict[str, int]) -> dict[str, float]:
+    """Mean of each loss since the last log, over all processes."""
+    names = sorted(totals)
+    means = torch.stack([totals[name].float() / counts[name] for name in names])
+    return dict(zip(names, accelerator.reduce(means, "mean").tolist(), strict=True))
+
+
+class Clock:
+    """Seconds of training, earlier runs included. Processes agree on those of the first one, or their schedules by the
+    clock would part."""
+
+    def __init__(self, accelerator: Accelerator, seconds_before: float):
+        self._accelerator, self._before, self._started = accelerator, seconds_before, time.monotonic()
+        self._agreed = seconds_before
+
+    def read(self, agree: bool) -> float:
+        """The time now; with several processes that of the last call with ``agree``."""
+        now = self._before + time.monotonic() - self._started
+        if self._accelerator.num_processes == 1:
+            return now
+        if agree:
+            first = now if self._accelerator.is_main_process else 0.0
+            told = torch.tensor(first, device=self._accelerator.device, dtype=torch.float32)
+            self._agreed = float(self._accelerator.reduce(told, "sum"))
+        return self._agreed
 
 
 class Bar:
     """Progress in the terminal: share done, speed, time left, losses."""
 
-    def __init__(self) -> None:
-        self._tqdm = tqdm(total=1000, bar_format="{l_bar}{bar:20}| {postfix}", desc="fit")
+    def __init__(self, disable: bool) -> None:
+        self._tqdm = tqdm(total=1000, bar_format="{l_bar}{bar:20}| {postfix}", desc="fit", disable=disable)
         self._last: tuple[int, float] | None = None
 
     def show(self, pairs: int, at: float, seconds: float, size: int, means: dict[str, float]) -> None:
         """Update after a log interval."""
-        speed = (pairs - self._last[0]) / (seconds - self._last[1]) if self._last else 0.0
+        elapsed = seconds - self._last[1] if self._last else 0.0
+        speed = (pairs - self._last[0]) / elapsed if self._last and elapsed else 0.0
         self._last = (pairs, seconds)
         left = f"{seconds / at * (1 - at) / 60:.0f} min left" if at else "?"
         brief = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
@@ -257,41 +344,39 @@ class Bar:
         self._tqdm.close()
 
 
-def adam(config: TrainConfig, *networks: nn.Module) -> torch.optim.Adam:
-    """One optimiser for these networks."""
-    weights = [weight for network in networks for weight in network.parameters()]
-    return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, fused=True)
-
-
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]."""
     return before // every < after // every
 
 
-def check_finite(values: Mapping[str, float], pairs: int, run: Path) -> None:
-    """Raise TrainingError naming the first value that is not a number, and what survives."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The {name} is no longer a number after {pairs} pairs. {run} keeps the last good state. "
-                "Start another --run with a lower --lr or --precision float32."
-            )
+def random_states(buffer_rng: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+    """The states of all generators of random numbers that a step draws from."""
+    states = {"buffer": buffer_rng.get_state(), "cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
-def check_same(saved: dict, config: TrainConfig, run: Path) -> None:
+def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], device: torch.device) -> None:
+    """The inverse of `random_states`."""
+    buffer_rng.set_state(states["buffer"].cpu())
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> None:
     """Raise TrainingError when a run is resumed with settings that would make it another training."""
-    wanted = config.to_json()
+    if "processes" not in state:
+        raise TrainingError(f"{run} was written by an earlier version. Choose another --run, with --init to start from it.")
+    wanted, saved = config.to_json(), state["config"]
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
     if changed:
         raise TrainingError(
             f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
         )
-
-
-def read_geometry(data: Path) -> Geometry:
-    """The geometry the crops were cut with; the whole picture, scaled, for folders that `prepare` did not make."""
-    path = data / "prepare.json"
-    return Geometry.read(path) if path.exists() else Geometry(faces=("square", "square"))
+    if len(state["processes"]) != processes:
+        raise TrainingError(f"{run} was started with {len(state['processes'])} processes, not {processes}.")
 
 
 def write_snapshot(
@@ -314,28 +399,3 @@ def write_snapshot(
     model.G_AB.load_state_dict(nets.ema_G_AB.state_dict())
     model.G_BA.load_state_dict(nets.ema_G_BA.state_dict())
     model.save_pretrained(folder)
-
-
-@torch.no_grad()
-def sample_grid(nets: Networks, data: Pairs, size: int) -> np.ndarray:
-    """Validation images as uint8 [6 * size, N * size, 3]: rows real_A, fake_B, rec_A, real_B, fake_A, rec_B.
-
-    A data set too small for any validation images shows training images.
-    """
-    shown_A = data.validation_A if len(data.validation_A) else data.A
-    shown_B = data.validation_B if len(data.validation_B) else data.B
-    count = min(_SAMPLES, len(shown_A), len(shown_B))
-    rows: list[Tensor] = []
-    for images, there, back in (
-        (shown_A, nets.ema_G_AB, nets.ema_G_BA),
-        (shown_B, nets.ema_G_BA, nets.ema_G_AB),
-    ):
-        real = resize(to_tensor(images[:count]), size)
-        fake = there(real)
-        rows += [real, fake, back(fake)]
-    return tile([to_images(row) for row in rows])
-
-
-def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of uint8 [N, S, S, 3] -> one picture uint8 [len(rows) * S, N * S, 3]."""
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)

@@ -1,0 +1,47 @@
+"""A few held-out images, translated now and then, to look at and to tell whether a training is alive."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cyclegan.images import to_images
+from train.config import TrainConfig
+from train.data import Pairs
+from train.step import Networks
+
+_COUNT = 8
+
+
+class Samples:
+    """The validation images of both domains that are looked at; training images where there are none."""
+
+    def __init__(self, nets: Networks, data: Pairs, config: TrainConfig):
+        self._nets, self._data = nets, data
+
+    @torch.no_grad()
+    def draw(self, size: tuple[int, int]) -> tuple[np.ndarray, dict[str, tuple[float, float]]]:
+        """(picture, measured) at (height, width) pixels.
+
+        The picture is uint8 [6 * H, N * W, 3] with rows real_A, fake_B, rec_A, real_B, fake_A, rec_B. ``measured`` has
+        per direction (variety, change) as `train.health.check_alive` wants them.
+        """
+        rows: list[Tensor] = []
+        measured = {}
+        for letter, direction, there, back in (
+            ("A", "A2B", self._nets.ema_G_AB, self._nets.ema_G_BA),
+            ("B", "B2A", self._nets.ema_G_BA, self._nets.ema_G_AB),
+        ):
+            real = self._data.validation(letter, _COUNT, size)
+            fake = there(real)
+            rows += [real, fake, back(fake)]
+            variety = float(fake.std(0).mean() / real.std(0).mean().clamp_min(1e-3))
+            measured[direction] = (variety, float((fake - real).abs().mean()))
+        count = min(len(row) for row in rows)
+        return tile([to_images(row[:count].expand(-1, 3, -1, -1)) for row in rows]), measured
+
+
+def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of uint8 [N, H, W, 3] -> one picture uint8 [len(rows) * H, N * W, 3]."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
