@@ -22,9 +22,8 @@ from cyclegan.errors import BadImageError
 from cyclegan.faces import align
 from cyclegan.faces.detect import FaceDetector
 from cyclegan.images import MIN_SIDE, load_image
+from train.crops import FOLDERS, GEOMETRY_FILE, Crops
 from train.errors import TrainingError
-
-FOLDERS = ("trainA", "trainB", "testA", "testB")
 
 TEMPLATES = {
     # Median MTCNN landmarks of UTKFace crops, made symmetric; a little tighter, so that few crops leave their image.
@@ -66,6 +65,18 @@ class Geometry:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} is damaged. Delete its folder and run prepare again.") from error
+
+
+def read_geometry(data: Path) -> Geometry:
+    """The geometry that the crops of a folder or a pack were cut with.
+
+    For pictures that `prepare` did not cut it is the whole picture, scaled. Raises TrainingError when it is damaged.
+    """
+    try:
+        found = Crops.open(data).geometry()
+        return Geometry.from_json(json.loads(found)) if found is not None else Geometry(faces=("square", "square"))
+    except (ValueError, KeyError, TypeError, BadImageError) as error:
+        raise TrainingError(f"{GEOMETRY_FILE} of {data} is damaged. Delete {data} and run prepare again.") from error
 
 
 @dataclass(frozen=True)

