@@ -121,12 +121,22 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "compile"))
     command.add_argument("--flip", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "flip"))
     command.add_argument("--size", type=int, help="image side in pixels, without stages")
+    command.add_argument(
+        "--stages",
+        nargs="+",
+        type=_stage,
+        metavar="SIZE:START",
+        help="image sides and the progress in [0, 1) at which each begins: 64:0 96:0.5 128:0.8",
+    )
     command.add_argument("--height", type=int, help="image height in pixels, without stages (with --width)")
     command.add_argument("--width", type=int, help="image width in pixels")
     command.add_argument("--channels", type=int, choices=(1, 3), help="1 to train on grey images")
-    command.add_argument("--filters", type=int, help=_doc("GeneratorConfig", "filters"))
-    command.add_argument("--blocks", type=int, help=_doc("GeneratorConfig", "blocks"))
-    command.add_argument("--dilated", action="store_true", help=_doc("DiscriminatorConfig", "dilated"))
+    for name, kind in _GENERATOR_FLAGS.items():
+        command.add_argument(f"--{name}", type=kind, help=_doc("GeneratorConfig", name))
+    command.add_argument("--mask", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "mask"))
+    for name, kind in _DISCRIMINATOR_FLAGS.items():
+        command.add_argument(f"--D-{name}", type=kind, help=_doc("DiscriminatorConfig", name))
+    command.add_argument("--dilated", action=argparse.BooleanOptionalAction, help=_doc("DiscriminatorConfig", "dilated"))
     command.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
 
@@ -143,15 +153,28 @@ _TRAIN_FLAGS = {
     "cycle": float,
     "cycle_size": int,
     "identity": float,
+    "identity_end": float,
     "distill": float,
+    "mask_area": float,
     "r1": float,
     "noise": float,
     "buffer": int,
+    "discriminator_steps": int,
+    "decay_from": float,
+    "ema_halflife": int,
     "validation": int,
     "seed": int,
     "log_every": int,
     "save_every": int,
 }
+# Of GeneratorConfig and, with a D before them, of DiscriminatorConfig; those that need no --no- form.
+_GENERATOR_FLAGS = {"filters": int, "blocks": int, "stem": int, "kernel": int, "norm": str, "dropout": float}
+_DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int}
+
+
+def _stage(text: str) -> tuple[int, float]:
+    size, _, start = text.partition(":")
+    return int(size), float(start or 0)
 
 
 def _add_places(command: argparse.ArgumentParser) -> None:
@@ -198,19 +221,22 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     config = recipes.recipe(args.recipe)
     given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip")}
     given = {name: value for name, value in given.items() if value is not None}
-    if args.identity is not None and config.identity_end > args.identity:
-        given["identity_end"] = args.identity
+    if args.identity is not None and args.identity_end is None:
+        given["identity_end"] = min(config.identity_end, args.identity)
     for length in ("hours", "epochs", "pairs"):  # the one asked for counts, not the recipe's
         if given.get(length) is not None:
             given |= {other: None for other in ("hours", "epochs") if given.get(other) is None}
-    if height := args.height or args.size or args.width:
+    if args.stages:
+        given["stages"] = tuple(args.stages)
+    elif height := args.height or args.size or args.width:
         given |= {"stages": ((height, 0.0),), "aspect": (args.width or height) / height}
-    for field, flags in (("generator", ("filters", "blocks", "channels")), ("discriminator", ("channels",))):
-        changes = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
-        given[field] = replace(getattr(config, field), **changes)
-    if args.dilated:
-        given["discriminator"] = replace(given["discriminator"], dilated=True)
+    of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, "mask", "channels")}
+    of_discriminator = {name: getattr(args, f"D_{name}") for name in _DISCRIMINATOR_FLAGS}
+    of_discriminator |= {"dilated": args.dilated, "channels": args.channels}
     try:
+        for field, changes in (("generator", of_generator), ("discriminator", of_discriminator)):
+            changes = {name: value for name, value in changes.items() if value is not None}
+            given[field] = replace(getattr(config, field), **changes)
         return replace(config, **given)
     except ValueError as error:  # of the generator's settings
         raise TrainingError(str(error)) from error

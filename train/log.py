@@ -21,7 +21,7 @@ class LossLog:
 
     def __init__(self, run: Path, resume_at: int = 0):
         self._path = run / "losses.csv"
-        kept = [row for row in _read(self._path) if int(row["pairs"]) <= resume_at]
+        kept = [row for row in read_log(self._path.parent) if int(row["pairs"]) <= resume_at]
         partial = run / ".losses.csv.partial"
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _COLUMNS)
@@ -38,7 +38,7 @@ class LossLog:
     def plot(self, picture: Path) -> None:
         """Draw all losses over pairs, related ones together, as a PNG; nothing when nothing was logged."""
         curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for row in _read(self._path):
+        for row in read_log(self._path.parent):
             curves[row["loss"]].append((int(row["pairs"]), float(row["value"])))
         panels = {
             title: chosen
@@ -62,8 +62,9 @@ class LossLog:
         figure.savefig(picture, dpi=100)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    """The whole lines of the table; a line cut off by a kill is left out."""
+def read_log(run: Path) -> list[dict[str, str]]:
+    """The lines of a run's table as written; one cut off by a kill is left out, and without a table there are none."""
+    path = run / "losses.csv"
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:

@@ -1,0 +1,6 @@
+"""Stub."""
+from pathlib import Path
+
+
+def write_card(folder: Path) -> None:
+    """Later."""
