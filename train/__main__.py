@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(commands)
     _add_distill(commands)
     _add_evaluate(commands)
+    _add_campaign(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -92,8 +94,6 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _add_fit(commands) -> None:
-    from train import recipes
-
     command = commands.add_parser(
         "fit",
         help="crops to a model",
@@ -108,9 +108,15 @@ def _add_fit(commands) -> None:
     )
     _add_places(command)
     command.add_argument("--init", type=Path, help="model folder of the same shape to start from")
-    command.add_argument("--recipe", default=recipes.DEFAULT, choices=recipes.RECIPES, help="named settings (face)")
+    _add_recipe(command)
     _add_settings(command)
     command.set_defaults(run_command=_fit)
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    from train import recipes
+
+    command.add_argument("--recipe", default=recipes.DEFAULT, choices=recipes.RECIPES, help="named settings (face)")
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -343,6 +349,71 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"{direction}: {each.images} images, cycle L1 {each.cycle_l1:.4f}, change L1 {each.change_l1:.4f}, "
             f"pixels changed {each.changed:.1%}"
         )
+
+
+def _add_campaign(commands) -> None:
+    from cyclegan.runtime import DEVICES
+    from train.campaign import TASKS
+
+    command = commands.add_parser(
+        "campaign",
+        help="the project's own models, within a budget of time",
+        description="Train, measure and write the models of checkpoints/, one after the other. The same command again "
+        "goes on where it stopped.",
+        epilog="""example:
+  python -m train prepare --data raw/glasses --out crops/glasses --pack crops/glasses.tar    # and so on
+  python -m train campaign --data crops --hours 5
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("models", nargs="*", default=list(TASKS), metavar="MODEL", help=f"{', '.join(TASKS)} (all)")
+    command.add_argument("--data", type=Path, required=True, help="folder with MODEL.tar or MODEL for each")
+    command.add_argument("--hours", type=float, required=True, help="time for all of them together")
+    _add_recipe(command)
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go (runs)")
+    command.add_argument("--out", type=Path, default=Path("checkpoints"), help="where models go (checkpoints)")
+    command.add_argument("--device", default="auto", choices=DEVICES, help="where to train (auto)")
+    command.set_defaults(run_command=_campaign)
+
+
+def _campaign(args: argparse.Namespace) -> None:
+    from cyclegan.runtime import resolve_device
+    from train.campaign import campaign
+
+    campaign(args.models, args.recipe, args.data, args.runs, args.out, args.hours, resolve_device(args.device))
+
+
+def _add_bench(commands) -> None:
+    from cyclegan.runtime import DEVICES
+
+    command = commands.add_parser(
+        "bench",
+        help="speed of training",
+        description="Pairs per second of fit and of a plain transcription of the classic loop (eager, float32, "
+        "DataLoader, batch 1) with the same networks, device memory, and the share of the device's peak.",
+        epilog="example:\n  python -m train bench --size 128 --batch 16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--steps", type=int, default=40, help="steps to time of each loop (40)")
+    command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_recipe(command)
+    _add_settings(command)
+    command.set_defaults(run_command=_bench)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    import torch
+
+    from cyclegan.runtime import resolve_device
+    from train.bench import bench
+
+    config = resolve(args)
+    if args.dry_run:
+        print(json.dumps(config.to_json(), indent=1))
+        return
+    measured = bench(config, torch.device(resolve_device(args.device)), args.steps)
+    print(json.dumps(measured.to_json(), indent=1) if args.json else measured)
 
 
 if __name__ == "__main__":

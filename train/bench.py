@@ -1,5 +1,6 @@
 """How fast `fit` is: beside a plain transcription of the classic loop, and against what the device could do."""
 
+import math
 import random
 import tempfile
 import time
@@ -23,7 +24,7 @@ from train.log import read_log
 from train.loop import fit
 from train.step import DiscriminatorStep, GeneratorStep, Networks
 
-_IMAGES = 64  # per domain
+_IMAGES = 100  # per domain
 _WARM_UP = 10  # steps in which networks are compiled and memory is found
 
 
@@ -67,8 +68,11 @@ class Bench:
 
 
 def bench(config: TrainConfig, device: torch.device, steps: int = 40) -> Bench:
-    """Time ``steps`` steps of both loops on pictures made for it, at the config's last size, all losses included."""
-    size = config.image_size
+    """Time ``steps`` steps, rounded up to tens, of both loops on pictures made for it.
+
+    At the config's last size, with all losses and with writing the log, without what comes before and after.
+    """
+    size, steps = config.image_size, math.ceil(steps / _WARM_UP) * _WARM_UP  # a line of the log at both ends
     config = replace(
         config,
         stages=((size, 0.0),),

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import math
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cyclegan.images import to_tensor
-from train.data import resize
+from train.crops import Crops
+from train.data import load_split, resize
+from train.errors import warn
 
 _BATCH = 64  # images judged at once
 
@@ -30,7 +30,7 @@ class ClassifierConfig:
     """Side in pixels at which it looks at images."""
     filters: int = 32
     """Channels of the first layer."""
-    steps: int = 1500
+    steps: int = 500
     """Optimiser steps."""
     batch: int = 64
     """Images per step, half of them from each domain whatever their numbers."""

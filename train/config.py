@@ -108,7 +108,7 @@ class TrainConfig:
     distill: float = 0.0
     """Weight of the distance to a teacher's translations."""
     mask_area: float = 0.0
-    """Least share of the image a generator's mask must cover on average, falling to 0 at ``decay_from``."""
+    """Least share of the image a generator's mask must cover on average, falling to 0 from ``decay_from`` on."""
     r1: float = 0.0
     """Weight of the gradient penalty on real images, applied lazily every 16 steps (Mescheder et al. 2018)."""
     noise: float = 0.0

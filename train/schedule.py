@@ -37,8 +37,8 @@ def noise(config: TrainConfig, at: float) -> float:
 
 
 def mask_area(config: TrainConfig, at: float) -> float:
-    """Least share the masks must cover: linear from ``mask_area`` to 0 at ``decay_from``."""
-    return config.mask_area * (1 - _until_decay(config, at))
+    """Least share the masks must cover: ``mask_area`` until ``decay_from``, then linear to 0."""
+    return config.mask_area if at <= config.decay_from else config.mask_area * (1 - at) / (1 - config.decay_from)
 
 
 def _until_decay(config: TrainConfig, at: float) -> float:

@@ -1,0 +1,101 @@
+"""`train.campaign`: several models in turn, stopped and gone on with."""
+
+import itertools
+import json
+
+import pytest
+from train_fixtures import one_thread, tiny_config, write_domains  # noqa: F401
+
+from cyclegan.model import CycleGAN
+from cyclegan.zoo import Zoo
+from train import campaign as module
+from train import loop, recipes
+from train.__main__ import main
+from train.campaign import TASKS, campaign
+from train.classifier import ClassifierConfig
+from train.errors import TrainingError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A recipe of a few steps; the clock decides nothing, so that the test does the same on any machine."""
+    monkeypatch.setitem(recipes.RECIPES, "tiny", tiny_config(validation=3))
+    ticks = itertools.count(0, 60)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(ticks)))  # a step a minute
+    monkeypatch.setattr("train.evaluate.ClassifierConfig", lambda: ClassifierConfig(size=16, filters=4, steps=2))
+
+
+@pytest.fixture
+def crops(tmp_path):
+    for name in ("glasses", "anime"):
+        write_domains(tmp_path / "crops" / name, 30)
+        for part, source in (("testA", "trainA"), ("testB", "trainB")):
+            (tmp_path / "crops" / name / part).symlink_to(tmp_path / "crops" / name / source)
+    return tmp_path / "crops"
+
+
+def test_five_tasks_share_the_time():
+    assert list(TASKS) == ["glasses", "gender", "anime", "age", "ethnicity"]
+    assert sum(task.share for task in TASKS.values()) == pytest.approx(1)
+
+
+def test_models_are_trained_measured_and_put_into_the_page(tiny, crops, tmp_path):
+    out = tmp_path / "checkpoints"
+    campaign(["glasses", "anime"], "tiny", crops, tmp_path / "runs", out, 0.4, "cpu")
+    zoo = Zoo(out)
+    assert list(zoo.entries) == ["anime", "glasses"] and not zoo.problems
+    for name, words in (("glasses", "Add glasses"), ("anime", "Photo to anime")):
+        config = CycleGAN.from_pretrained(out / name).config
+        assert config.directions["A2B"] == words
+        assert config.metrics["A2B"]["images"] == 30
+        assert {path.name for path in (out / name).iterdir()} == {
+            "config.json", "model.safetensors", "README.md", "grid.png",
+        }  # fmt: skip
+        assert "python -m train fit --recipe tiny" in (out / name / "README.md").read_text()
+
+
+def test_what_is_done_is_passed_over_and_written_words_stay(tiny, crops, tmp_path, monkeypatch):
+    arguments = (["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    campaign(*arguments)
+    card, weights = tmp_path / "out" / "glasses" / "README.md", tmp_path / "out" / "glasses" / "model.safetensors"
+    card.write_text(card.read_text() + "\nSeen: frames on hats.\n")
+    before = weights.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", lambda *_: pytest.fail("measured twice"))
+        campaign(*arguments)
+    assert weights.read_bytes() == before
+    assert "Seen: frames on hats." in card.read_text()
+
+
+def test_more_time_later_trains_on(tiny, crops, tmp_path):
+    for hours in (0.1, 0.2):
+        campaign(["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", hours, "cpu")
+        training = CycleGAN.from_pretrained(tmp_path / "out" / "glasses").config.training
+        assert training["hours"] == pytest.approx(hours, abs=0.02)
+
+
+def test_missing_data_is_noticed_before_anything_is_trained(tiny, crops, tmp_path):
+    with pytest.raises(TrainingError, match="There is neither .*gender.tar nor a folder"):
+        campaign(["glasses", "gender"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 1.0, "cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_model(capsys, tmp_path):
+    assert main(["campaign", "hats", "--data", str(tmp_path), "--hours", "1"]) == 1
+    assert capsys.readouterr().err.startswith("There is no task hats. Known ones: glasses, gender")
+
+
+def test_the_time_is_shared_among_the_models_named(crops, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(module, "_is_done", lambda model, config: asked.update({model.parent.name: config.hours}) or True)
+    monkeypatch.setattr(module, "_ship", lambda *_: None)
+    campaign(["glasses", "anime"], "face", crops, tmp_path / "runs", tmp_path / "out", 3.0, "cpu")
+    assert asked == pytest.approx({"glasses": 1.5, "anime": 1.5})
+
+
+def test_the_cards_command_is_the_training_itself(tiny, crops, tmp_path):
+    campaign(["anime"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    training = json.loads((tmp_path / "out" / "anime" / "config.json").read_text())["training"]
+    assert "--cycle-size 16" in training["command"] and training["recipe"]["cycle_size"] == 16

@@ -1,0 +1,128 @@
+"""All models of the project, one after the other, within a budget of time; the same call again goes on."""
+
+import shlex
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cyclegan.images import save_png
+from cyclegan.model import CONFIG_FILE, WEIGHTS_FILE, read_config
+from train import recipes
+from train.card import GRID_FILE, write_card
+from train.config import About, TrainConfig
+from train.errors import TrainingError, warn
+from train.evaluate import evaluate, panel, save_metrics
+from train.loop import fit
+
+_RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
+_UTKFACE = _RESEARCH.format("UTKFace")
+_STEREOTYPES = "It renders the averages of its training data, stereotypes included, and says nothing about a person."
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model of the campaign."""
+
+    about: About
+    share: float
+    """Of the time."""
+    cycle_size: int | None = None
+    """As in `TrainConfig`: set where shapes have to change."""
+
+
+def _task(name: str, title: str, a: str, b: str, there: str, back: str, words: str, terms: str, **settings) -> Task:
+    return Task(About(name, title, (a, b), (there, back), words, terms), **settings)
+
+
+TASKS = {
+    task.about.name: task
+    for task in (
+        _task(
+            "glasses", "Glasses", "no glasses", "glasses", "Add glasses", "Remove glasses",
+            "Puts glasses on a face or takes them off. Trained on tightly cropped photographs of faces.",
+            _RESEARCH.format("UTKFace, All-Age-Faces"), share=0.2,
+        ),
+        _task(
+            "gender", "Gender", "male", "female", "Male to female", "Female to male",
+            f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
+        ),
+        _task(
+            "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
+            "Redraws a portrait in the style of visual-novel characters, and drawings as portraits.",
+            _RESEARCH.format("All-Age-Faces, Labeled Faces in the Wild, visual-novel drawings"),
+            share=0.2, cycle_size=16,
+        ),
+        _task(
+            "age", "Age", "young", "old", "Make older", "Make younger",
+            "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
+        ),
+        _task(
+            "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
+            f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
+        ),
+    )
+}  # fmt: skip
+
+
+def campaign(
+    names: list[str], recipe: str, data: Path, runs: Path, out: Path, hours: float, device: str
+) -> None:
+    """Train with one recipe, measure and put into ``out`` each named model, in this order.
+
+    ``data`` holds NAME.tar, a pack, or NAME, a folder of crops, per model; ``runs`` the run directories. Each model gets
+    its share of ``hours``; one that is done already is passed over, an interrupted one goes on, as does one with more time now. A model folder
+    appears in ``out`` only once it is trained and measured, its hand-written card kept.
+    Raises TrainingError for an unknown name or missing data, before anything is trained, and as `fit` and `evaluate` do.
+    """
+    if unknown := [name for name in names if name not in TASKS]:
+        raise TrainingError(f"There is no task {unknown[0]}. Known ones: {', '.join(TASKS)}.")
+    sources = {name: _crops(data, name) for name in names}
+    total = sum(TASKS[name].share for name in names)
+    for name in names:
+        task, run = TASKS[name], runs / name
+        model = run / "model"
+        config = replace(recipes.recipe(recipe), hours=hours * task.share / total, cycle_size=task.cycle_size)
+        command = _fit_command(task, config, recipe, sources[name], run, out / name)
+        if not _is_done(model, config):
+            fit(config, sources[name], run, model, replace(task.about, command=command), device)
+            measured, pictures = evaluate(model, sources[name], device)
+            save_metrics(model, measured)
+            # The terms of the photographs forbid to publish them: translations and reconstructions only.
+            save_png(model / GRID_FILE, panel(pictures, count=12, columns=4, inputs=False))
+        _ship(model, out / name)
+
+
+def _is_done(model: Path, config: TrainConfig) -> bool:
+    """Whether a model has been trained for this long and measured."""
+    if not (model / CONFIG_FILE).exists():
+        return False
+    found = read_config(model)
+    return bool(found.metrics) and found.training["recipe"]["hours"] == config.hours
+
+
+def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: Path, model: Path) -> str:
+    """What trains this model alone; the model card gives it to whoever wants to go on."""
+    about = task.about
+    words = ["python", "-m", "train", "fit", "--recipe", recipe, "--data", str(data), "--run", str(run), "--model"]
+    words += [str(model), "--hours", f"{config.hours:g}", "--title", about.title]
+    words += ["--domains", *about.domains, "--directions", *about.directions]
+    words += ["--cycle-size", str(task.cycle_size)] if task.cycle_size else []
+    return shlex.join(words)
+
+
+def _crops(data: Path, name: str) -> Path:
+    for path in (data / f"{name}.tar", data / name):
+        if path.exists():
+            return path
+    raise TrainingError(f"There is neither {data / name}.tar nor a folder {data / name}. Make it with prepare --pack.")
+
+
+def _ship(model: Path, folder: Path) -> None:
+    """Copy a finished model, keeping what people wrote into the card that was there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (WEIGHTS_FILE, GRID_FILE, CONFIG_FILE):
+            shutil.copyfile(model / file, folder / file)
+        write_card(folder)
+    except OSError as error:
+        warn(f"{folder} could not be written ({error.strerror}); the finished model stays in {model}.")
