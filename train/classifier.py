@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import math
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cyclegan.images import to_tensor
-from train.data import resize
+from train.crops import Crops
+from train.data import load_split, resize
+from train.errors import warn
 
 _BATCH = 64  # images judged at once
 

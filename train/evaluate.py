@@ -1,72 +1,202 @@
-"""A finished model on images it never saw: cycle error, how much it changes, and pictures to look at."""
+"""A finished model on images it never saw: how close it comes to the target domain, what it keeps, and pictures."""
 
+import json
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from cyclegan.model import DIRECTIONS, CycleGAN, reverse, source
+from cyclegan.faces.align import Template
+from cyclegan.model import CONFIG_FILE, DIRECTIONS, CycleGAN, ModelConfig, read_config, reverse, source, target
 from cyclegan.runtime import make_engine
-from train.data import load_folder
+from train.card import write_card
+from train.classifier import ClassifierConfig, cached_classifier
+from train.config import TrainConfig
+from train.data import load_part, load_split
+from train.errors import TrainingError
+from train.metrics import KID_SUBSET, KID_SUBSETS, fid, kid, load_features
+
+SPLITS = ("test", "validation")
 
 _CHANGED = 0.1  # a pixel counts as changed when its mean over channels moved by more than this, pixels in [0, 1]
+_BATCH = 16  # images translated at once
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one direction over all its test images; pixels in [0, 1]."""
+    """Figures of one direction over all images of its source domain; pixels in [0, 1]."""
 
     images: int
-    """Test images."""
+    """Images translated."""
+    target_images: int
+    """Real images of the target domain that they are compared with."""
+    kid: float
+    """KID x 100 of translations against the target's images."""
+    kid_floor: float
+    """The same for as many real training images of the target domain: what no model can be expected to beat."""
+    kid_copy: float
+    """The same for the inputs as they are: what a model that does nothing gets."""
+    kid_share: float | None
+    """``kid / kid_copy``; None where the inputs are no further from the target than itself."""
+    fid: float
+    """FID of translations, as ``kid``."""
+    fid_floor: float
+    """As ``kid_floor``."""
+    fid_copy: float
+    """As ``kid_copy``."""
+    flip_rate: float
+    """Share of translations that the attribute classifier assigns to the target domain."""
     cycle_l1: float
     """Mean absolute difference between input and reconstruction."""
     change_l1: float
     """Mean absolute difference between input and translation."""
     changed: float
     """Share of pixels that the translation moved by more than 0.1."""
+    changed_outside: float | None
+    """The same outside the face (`face_ellipse`); None for drawings, which are not aligned."""
 
 
-def evaluate(checkpoint: Path, data: Path, device: str) -> tuple[dict[str, Scores], dict[str, np.ndarray]]:
-    """Score both directions on ``data/testA`` and ``data/testB``, as the app would compute them.
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model, and how."""
 
-    Returns scores and pictures per direction; pictures are uint8 [N, 3, S, S, 3]: input, translation, reconstruction.
-    Raises TrainingError for a missing or empty test folder, BadCheckpointError for the model.
+    split: str
+    """``"test"`` or ``"validation"``: the images below."""
+    features: str
+    """The network in whose features KID and FID are measured."""
+    kid_subset: int
+    """Images per subset of KID's estimate."""
+    kid_subsets: int
+    """Subsets that it is the mean of."""
+    classifier_accuracy: float
+    """Balanced accuracy of the attribute classifier on the real images of both domains."""
+    directions: dict[str, Scores]
+    """By direction."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, directions beside the rest, as ``config.json`` and ``--json`` hold them."""
+        values = asdict(self)
+        return values | values.pop("directions")
+
+
+def evaluate(
+    checkpoint: Path, data: Path, device: str, split: str = "test", features: str = "auto"
+) -> tuple[Evaluation, dict[str, np.ndarray]]:
+    """Measure both directions as the app would compute them.
+
+    ``split`` is ``"test"`` (testA and testB of ``data``, a folder or a pack) or ``"validation"``, the training images
+    that this model's training set aside: choose settings on these. Returns the figures, and pictures per direction:
+    uint8 [N, 3, S, S, 3]: input, translation, reconstruction. Keeps the attribute classifier beside the data.
+    Raises TrainingError for missing or empty parts and features that cannot be had, BadCheckpointError for the model.
     """
     model = CycleGAN.from_pretrained(checkpoint)
     size = model.config.image_size
+    network = load_features(features, device)
+    validation = model.config.training.get("recipe", {}).get("validation", TrainConfig.validation)
+    classifier = cached_classifier(data, validation, ClassifierConfig(), device)
+
+    real, described, floor = {}, {}, {}
+    for letter in "AB":
+        train, held_out = load_split(data, letter, size, validation)
+        real[letter] = load_part(data, f"test{letter}", size, size)[0] if split == "test" else held_out
+        if len(real[letter]) < 2:
+            raise TrainingError(f"Under 2 images of train{letter} are set aside for validation: it needs 20 or more.")
+        described[letter] = network(real[letter])
+        floor[letter] = train
+    counts = {letter: len(images) for letter, images in real.items()}
+    for letter, other in ("AB", "BA"):
+        order = np.random.default_rng(0).permutation(len(floor[letter]))
+        floor[letter] = network(floor[letter][order[: counts[other]]])  # as many as there are translations
+
     scores, pictures = {}, {}
     for direction in DIRECTIONS:
-        real, names = load_folder(data / f"test{source(direction)}", size)
-        there = make_engine(model.generator(direction), size, device)
-        back = make_engine(model.generator(reverse(direction)), size, device)
-        triples = []
-        for batch in tqdm(_batches(real), desc=direction, unit="image", leave=False):
-            fake = there(batch)
-            triples.append(np.stack([batch, fake, back(fake)], axis=1))
-        pictures[direction] = np.concatenate(triples)
-        scores[direction] = _score(pictures[direction])
-    return scores, pictures
-
-
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), 16):
-        yield images[start : start + 16]
-
-
-def _score(pictures: np.ndarray) -> Scores:
-    real, fake, rec = (pictures[:, i].astype(np.float32) / 255 for i in range(3))
-    return Scores(
-        images=len(pictures),
-        cycle_l1=round(float(np.abs(rec - real).mean()), 4),
-        change_l1=round(float(np.abs(fake - real).mean()), 4),
-        changed=round(float((np.abs(fake - real).mean(-1) > _CHANGED).mean()), 4),
+        start, end = source(direction), target(direction)
+        pictures[direction] = _translate(model, direction, real[start], device)
+        fake = pictures[direction][:, 1]
+        of_fake = network(fake)
+        distances = {
+            f"{name}{suffix}": round(measure(of, described[end]), 4)
+            for name, measure in (("kid", kid), ("fid", fid))
+            for suffix, of in (("", of_fake), ("_floor", floor[end]), ("_copy", described[start]))
+        }
+        apart = distances["kid_copy"] > max(distances["kid_floor"], 0)
+        is_target = classifier.is_B(fake) == (end == "B")
+        drawn = model.config.domains[start].faces == "square"
+        scores[direction] = Scores(
+            images=counts[start],
+            target_images=counts[end],
+            **distances,
+            kid_share=round(distances["kid"] / distances["kid_copy"], 4) if apart else None,
+            flip_rate=round(float(is_target.mean()), 4),
+            **_changes(pictures[direction], None if drawn else face_ellipse(model.config.template, size)),
+        )
+    return (
+        Evaluation(
+            split=split,
+            features=network.name,
+            kid_subset=min(KID_SUBSET, *counts.values()),
+            kid_subsets=KID_SUBSETS,
+            classifier_accuracy=round(classifier.accuracy(real["A"], real["B"]), 4),
+            directions=scores,
+        ),
+        pictures,
     )
 
 
+def _translate(model: CycleGAN, direction: str, real: np.ndarray, device: str) -> np.ndarray:
+    """uint8 [N, S, S, 3] -> [N, 3, S, S, 3]: input, translation, reconstruction."""
+    size = real.shape[1]
+    there, back = (make_engine(model.generator(each), size, device) for each in (direction, reverse(direction)))
+    triples = []
+    for batch in tqdm(_batches(real), desc=direction, unit="batch", leave=False):
+        fake = there(batch)
+        triples.append(np.stack([batch, fake, back(fake)], axis=1))
+    return np.concatenate(triples)
+
+
+def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), _BATCH):
+        yield images[start : start + _BATCH]
+
+
+def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, float | None]:
+    """What became of the inputs; ``face`` is bool [S, S]."""
+    cycle, change, moved = [], [], []
+    for real, fake, rec in (triple.astype(np.float32) / 255 for triple in pictures):
+        difference = np.abs(fake - real)
+        cycle.append(np.abs(rec - real).mean())
+        change.append(difference.mean())
+        moved.append(difference.mean(-1) > _CHANGED)
+    changed = np.mean(moved, axis=0)
+    outside = None if face is None or face.all() else round(float(changed[~face].mean()), 4)
+    return {
+        "cycle_l1": round(float(np.mean(cycle)), 4),
+        "change_l1": round(float(np.mean(change)), 4),
+        "changed": round(float(changed.mean()), 4),
+        "changed_outside": outside,
+    }
+
+
+def face_ellipse(template: Template, size: int) -> np.ndarray:
+    """Where the face of an aligned crop is: bool [size, size].
+
+    An ellipse from the hairline to the chin and from ear to ear. In units of the distance from the eyes to the mouth it
+    ends 1.0 above the eyes and 0.65 below the mouth; in units of the distance between the eyes, 1.1 to either side.
+    """
+    left_eye, right_eye, _, left_mouth, right_mouth = template.points(size)
+    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
+    length, width = np.linalg.norm(mouth - eyes), np.linalg.norm(right_eye - left_eye)
+    centre = eyes[0], eyes[1] + 0.325 * length
+    y, x = np.mgrid[:size, :size]
+    return ((x - centre[0]) / (1.1 * width)) ** 2 + ((y - centre[1]) / (1.325 * length)) ** 2 <= 1
+
+
 def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs: bool = True) -> np.ndarray:
-    """Evenly spread test images as one picture, A2B above B2A: uint8 [H, W, 3].
+    """Evenly spread images as one picture, A2B above B2A: uint8 [H, W, 3].
 
     Each cell shows input, translation and reconstruction from left to right. Without ``inputs`` it shows the last two
     only, for data whose terms forbid to publish it: the reconstruction stands for the input.
@@ -84,6 +214,20 @@ def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs:
     return np.concatenate([halves[0], gap, halves[1]], axis=0)
 
 
-def to_json(scores: dict[str, Scores]) -> dict[str, dict]:
-    """Scores as plain values, as ``config.json`` and ``--json`` hold them."""
-    return {direction: asdict(each) for direction, each in scores.items()}
+def save_metrics(folder: Path, evaluation: Evaluation) -> ModelConfig:
+    """Write the figures into ``config.json`` of a model folder and into its card; returns the new config.
+
+    Raises TrainingError for figures of validation images, on which settings may have been chosen, and where the folder
+    cannot be written.
+    """
+    if evaluation.split != "test":
+        raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
+    config = replace(read_config(folder), metrics=evaluation.to_json())
+    partial = folder / f".{CONFIG_FILE}.partial"
+    try:
+        partial.write_text(json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, folder / CONFIG_FILE)
+        write_card(folder)
+    except OSError as error:
+        raise TrainingError(f"The figures cannot be written to {folder}: {error.strerror}.") from error
+    return config
