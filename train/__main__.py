@@ -1,4 +1,4 @@
-"""The command line of training: ``python -m train prepare | fit | evaluate``."""
+"""The command line of training: ``python -m train prepare | fit | distill | evaluate | push``."""
 
 import argparse
 import json
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(commands)
     _add_distill(commands)
     _add_evaluate(commands)
+    _add_push(commands)
     return parser
 
 
@@ -344,6 +345,31 @@ def _evaluate(args: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, A2B, B2A in rows:
         print(f"{name:{widths[0]}}  {A2B:>{widths[1]}}  {B2A:>{widths[2]}}")
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="a model to the Hugging Face Hub",
+        description="Upload config.json, model.safetensors, README.md and grid.png of a model folder as a model "
+        "repository, in one commit and nothing else. Log in before: hf auth login.",
+        epilog="example:\n  python -m train push --model checkpoints/glasses --repo you/glasses --private",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--model", type=Path, required=True, help="model folder")
+    command.add_argument("--repo", required=True, metavar="NAME", help="repository: you/NAME, or NAME for one of yours")
+    command.add_argument("--private", action="store_true", help="a new repository that only you can see")
+    command.add_argument("--dry-run", action="store_true", help="check the model, print what would go, and stop")
+    command.set_defaults(run_command=_push)
+
+
+def _push(args: argparse.Namespace) -> None:
+    from train.push import model_files, push
+
+    if args.dry_run:
+        print(*model_files(args.model), f"would go to {args.repo}", sep="\n")
+        return
+    print(push(args.model, args.repo, args.private))
 
 
 if __name__ == "__main__":

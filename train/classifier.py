@@ -30,7 +30,7 @@ class ClassifierConfig:
     """Side in pixels at which it looks at images."""
     filters: int = 32
     """Channels of the first layer."""
-    steps: int = 1500
+    steps: int = 500
     """Optimiser steps."""
     batch: int = 64
     """Images per step, half of them from each domain whatever their numbers."""
