@@ -98,9 +98,9 @@ class ONetFeatures(nn.Module):
     """float [B, 3, S, S] in [-1, 1] -> [B, 192]: what the last network of MTCNN (Zhang et al. 2016) sees in a face.
 
     The mean responses of its last two convolutions, at twice the size that it detects faces in (48 pixels), where
-    blur and checkerboards still show. Its weights are inside the package of the face detector. Measured on real faces
-    at 128 pixels, copying the input costs 9 (age) to 400 (anime) times the spread of the real-against-real floor; the
-    fully connected layer behind them, trained to ignore all but whether this is a face, separates worst.
+    blur and checkerboards still show. Its weights are inside the package of the face detector. On real images of 128
+    pixels the KID of the identity copy is 24 (age), 37 (gender), 54 (glasses), 97 (ethnicity) and 390 (anime) times the
+    spread of the real-against-real floor; the fully connected layer behind them separates worst.
     """
 
     _SIDE = 96

@@ -32,8 +32,8 @@ class ModelFile:
 def model_files(folder: Path) -> list[ModelFile]:
     """What a model consists of: config, weights, card and, where there is one, grid; nothing else of the folder.
 
-    Raises BadCheckpointError for a model that the app could not load, and TrainingError for a card that is missing, that
-    the Hub would not read, or that shows a picture which is not there.
+    Raises BadCheckpointError for a model that the app could not load, and TrainingError for a card that is missing,
+    that the Hub would not read, or that shows a picture which is not there.
     """
     if not folder.is_dir():
         raise TrainingError(f"There is no model folder {folder}.")
@@ -49,7 +49,7 @@ def model_files(folder: Path) -> list[ModelFile]:
     grid = folder / GRID_FILE
     if f"({GRID_FILE})" in card and not grid.exists():
         raise TrainingError(f"{folder / CARD_FILE} shows {GRID_FILE}, which is not in the folder.")
-    paths = [folder / name for name in _NEEDED] + [grid] * grid.exists()
+    paths = [folder / name for name in _NEEDED] + ([grid] if grid.exists() else [])
     return [ModelFile(path, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
 
 
