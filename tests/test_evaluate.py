@@ -160,7 +160,18 @@ def test_the_panel_has_a_cell_per_image_and_can_leave_the_inputs_out(measured):
 
 
 def arguments(model, crops, *more):
-    return ["evaluate", "--checkpoint", str(model), "--data", str(crops), "--device", "cpu", "--features", "onet", *more]
+    return [
+        "evaluate",
+        "--checkpoint",
+        str(model),
+        "--data",
+        str(crops),
+        "--device",
+        "cpu",
+        "--features",
+        "onet",
+        *more,
+    ]
 
 
 def test_the_command_prints_one_table_of_both_directions_and_writes_the_panel(brighten, crops, tmp_path, capsys):

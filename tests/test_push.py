@@ -107,13 +107,13 @@ def test_a_model_arrives_whole_in_one_commit_and_nothing_else_does(hub, folder):
     assert push(folder, "me/hats") == f"{hub.url}/me/hats/commit/abc123"
     assert hub.commits == [{name: (folder / name).read_bytes() for name in NAMES}]
     assert len(hub.created) == 1 and hub.created[0]["name"] == "hats" and hub.created[0]["organization"] == "me"
-    assert not hub.created[0].get("private")
+    assert "visibility" not in hub.created[0]  # as the owner has set it
     assert hub.tokens == {"Bearer hf_test"}
 
 
 def test_a_private_repository_is_asked_for_and_a_bare_name_is_ones_own(hub, folder):
     push(folder, "hats", private=True)
-    assert hub.created[0]["private"] is True and len(hub.commits) == 1
+    assert hub.created[0]["visibility"] == "private" and len(hub.commits) == 1
 
 
 def test_the_command_uploads_to_the_endpoint_of_the_environment(hub, folder):
