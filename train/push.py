@@ -56,8 +56,9 @@ def model_files(folder: Path) -> list[ModelFile]:
 def push(folder: Path, repo: str, private: bool = False) -> str:
     """Upload the files of `model_files` to the model repository ``repo`` ("user/name") in one commit.
 
-    Creates the repository where it does not exist; ``private`` counts only then; without it the owner's settings do. Returns the address of the commit.
-    Raises as `model_files` does, and TrainingError without a token, without a connection, and when the Hub refuses.
+    Creates the repository where it does not exist: ``private``, or as the owner's settings have it. Returns the address
+    of the commit. Raises as `model_files` does, and TrainingError without a token, without a connection, and when the
+    Hub refuses.
     """
     files = model_files(folder)
     if huggingface_hub.get_token() is None:
