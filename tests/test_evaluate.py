@@ -20,7 +20,7 @@ from train.errors import TrainingError
 from train.evaluate import evaluate, face_ellipse, panel, save_metrics
 
 SIZE = 32
-WHITE = (0.6, 0.6, 0.6)
+WHITE = (0.98, 0.98, 0.98)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,11 +33,11 @@ def quick_classifier():
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """Dark noise in A, bright noise in B; 40 training images each, 12 and 9 test images."""
+    """Dark noise in A; in B bright noise of half the contrast, as `brighten` makes it. 40 training images each, 12 and 9 test images."""
     data = tmp_path_factory.mktemp("data") / "crops"
-    for letter, low, tests in (("A", 0, 12), ("B", 166, 9)):
-        write_noise(data / f"train{letter}", 40, low, low + 90, SIZE, seed=ord(letter))
-        write_noise(data / f"test{letter}", tests, low, low + 90, SIZE, seed=ord(letter) + 10)
+    for letter, low, high, tests in (("A", 0, 90, 12), ("B", 126, 171, 9)):
+        write_noise(data / f"train{letter}", 40, low, high, SIZE, seed=ord(letter))
+        write_noise(data / f"test{letter}", tests, low, high, SIZE, seed=ord(letter) + 10)
     (data / "prepare.json").write_text("{}")
     return data
 
@@ -55,9 +55,9 @@ def same(tmp_path):
 
 @pytest.fixture
 def brighten(tmp_path):
-    """A model that makes all bright from A to B, and changes nothing from B to A."""
+    """A model that mixes half of white into every pixel from A to B, and changes nothing from B to A."""
     model = identity_model(config("brighten"))
-    blend(model.G_AB, WHITE, 0.75)
+    blend(model.G_AB, WHITE, 0.5)
     model.save_pretrained(tmp_path / "brighten")
     return tmp_path / "brighten"
 
@@ -82,7 +82,7 @@ def test_a_model_that_changes_nothing_is_its_own_ceiling(same, crops):
 def test_a_model_that_reaches_the_target_flips_the_classifier_and_comes_closer(measured):
     there, back = (measured[0].directions[direction] for direction in DIRECTIONS)
     assert there.flip_rate == 1 and back.flip_rate == 0
-    assert there.kid_floor < there.kid < 0.5 * there.kid_copy
+    assert there.kid < 0.1 * there.kid_copy
     assert there.kid_share == pytest.approx(there.kid / there.kid_copy, abs=1e-3)
     assert there.fid < there.fid_copy
 
