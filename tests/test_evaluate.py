@@ -33,7 +33,7 @@ def quick_classifier():
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """Dark noise in A; in B bright noise of half the contrast, as `brighten` makes it. 40 training images each, 12 and 9 test images."""
+    """Dark noise in A; in B bright noise of half the contrast, as `brighten` makes it; 12 and 9 test images."""
     data = tmp_path_factory.mktemp("data") / "crops"
     for letter, low, high, tests in (("A", 0, 90, 12), ("B", 126, 171, 9)):
         write_noise(data / f"train{letter}", 40, low, high, SIZE, seed=ord(letter))
