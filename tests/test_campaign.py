@@ -89,7 +89,12 @@ def test_an_unknown_model(capsys, tmp_path):
 
 def test_the_time_is_shared_among_the_models_named(crops, tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr(module, "_is_done", lambda model, config: asked.update({model.parent.name: config.hours}) or True)
+
+    def done(model, config):
+        asked[model.parent.name] = config.hours
+        return True
+
+    monkeypatch.setattr(module, "_is_done", done)
     monkeypatch.setattr(module, "_ship", lambda *_: None)
     campaign(["glasses", "anime"], "face", crops, tmp_path / "runs", tmp_path / "out", 3.0, "cpu")
     assert asked == pytest.approx({"glasses": 1.5, "anime": 1.5})

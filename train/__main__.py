@@ -1,4 +1,4 @@
-"""The command line of training: ``python -m train prepare | fit | evaluate``."""
+"""The command line of training: ``python -m train prepare | fit | distill | evaluate | push | campaign | bench``."""
 
 import argparse
 import json
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_campaign(commands)
     _add_bench(commands)
+    _add_push(commands)
     return parser
 
 
@@ -142,7 +143,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mask", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "mask"))
     for name, kind in _DISCRIMINATOR_FLAGS.items():
         command.add_argument(f"--D-{name}", type=kind, help=_doc("DiscriminatorConfig", name))
-    command.add_argument("--dilated", action=argparse.BooleanOptionalAction, help=_doc("DiscriminatorConfig", "dilated"))
+    on_or_off = argparse.BooleanOptionalAction
+    command.add_argument("--dilated", action=on_or_off, help=_doc("DiscriminatorConfig", "dilated"))
     command.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
 
 
@@ -313,21 +315,41 @@ def _distill(args: argparse.Namespace) -> None:
 
 def _add_evaluate(commands) -> None:
     from cyclegan.runtime import DEVICES
+    from train.evaluate import SPLITS
+    from train.metrics import FEATURES
 
     command = commands.add_parser(
         "evaluate",
-        help="a model on test images",
-        description="Print cycle error and amount of change on testA and testB; draw a panel of test images.",
-        epilog="example:\n"
-        "  python -m train evaluate --checkpoint checkpoints/glasses --data crops/glasses --panel panel.png",
+        help="a model on images it never saw",
+        description="Print, for both directions: KID and FID to the target domain between their floor (real against "
+        "real) and ceiling (the input as it is), the share of translations that a classifier takes for the target, "
+        "cycle error, and how much of the image changed. Draw a panel of images. The classifier is trained on the "
+        "first call (about a minute) and kept beside the data.",
+        epilog="""examples:
+  python -m train evaluate --checkpoint checkpoints/glasses --data crops/glasses --save --panel panel.png
+  python -m train evaluate --checkpoint runs/a/model --data crops/glasses --split validation --json
+
+KID and FID as published need the features of Inception: pip install torch-fidelity, then --features inception, which
+fetches the weights once (95 MB). Without, they are measured in O-Net, a network of the face detector, and say so.
+""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--checkpoint", type=Path, required=True, help="model folder")
-    command.add_argument("--data", type=Path, required=True, help="folder of crops with testA and testB")
-    command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of test images here")
-    command.add_argument("--count", type=int, default=60, help="test images per direction in the panel (60)")
+    command.add_argument("--data", type=Path, required=True, help="crops: a folder of prepare, or its pack (.tar)")
+    command.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="test",
+        help="testA and testB, or what training set aside: choose settings on the latter (test)",
+    )
+    command.add_argument(
+        "--features", choices=FEATURES, default="auto", help="for KID and FID; auto: Inception if here, else O-Net"
+    )
+    command.add_argument("--save", action="store_true", help="write the figures into the model's config and card")
+    command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of images here (PNG)")
+    command.add_argument("--count", type=int, default=60, help="images per direction in the panel (60)")
     command.add_argument("--columns", type=int, default=4, help="images per row of the panel (4)")
-    command.add_argument("--no-inputs", action="store_true", help="leave the test images out of the panel")
+    command.add_argument("--no-inputs", action="store_true", help="leave the inputs out of the panel")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(run_command=_evaluate)
@@ -335,20 +357,52 @@ def _add_evaluate(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from cyclegan.images import save_png
+    from cyclegan.model import read_config
     from cyclegan.runtime import resolve_device
-    from train.evaluate import evaluate, panel, to_json
+    from train.card import figures
+    from train.evaluate import evaluate, panel, save_metrics
 
-    scores, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device))
+    measured, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device), args.split, args.features)
     if args.panel:
-        save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs))
+        try:
+            save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs))
+        except OSError as error:
+            raise TrainingError(f"The panel cannot be written to {args.panel}: {error.strerror}.") from error
+    if args.save:
+        save_metrics(args.checkpoint, measured)
     if args.json:
-        print(json.dumps(to_json(scores), indent=1))
+        print(json.dumps(measured.to_json(), indent=1))
         return
-    for direction, each in scores.items():
-        print(
-            f"{direction}: {each.images} images, cycle L1 {each.cycle_l1:.4f}, change L1 {each.change_l1:.4f}, "
-            f"pixels changed {each.changed:.1%}"
-        )
+    labels = read_config(args.checkpoint).directions
+    rows = [(f"{args.split} images", *labels.values()), *figures(measured.to_json())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, A2B, B2A in rows:
+        print(f"{name:{widths[0]}}  {A2B:>{widths[1]}}  {B2A:>{widths[2]}}")
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="a model to the Hugging Face Hub",
+        description="Upload config.json, model.safetensors, README.md and grid.png of a model folder as a model "
+        "repository, in one commit and nothing else. Log in before: hf auth login.",
+        epilog="example:\n  python -m train push --model checkpoints/glasses --repo you/glasses --private",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--model", type=Path, required=True, help="model folder")
+    command.add_argument("--repo", required=True, metavar="NAME", help="repository: you/NAME, or NAME for one of yours")
+    command.add_argument("--private", action="store_true", help="a new repository that only you can see")
+    command.add_argument("--dry-run", action="store_true", help="check the model, print what would go, and stop")
+    command.set_defaults(run_command=_push)
+
+
+def _push(args: argparse.Namespace) -> None:
+    from train.push import model_files, push
+
+    if args.dry_run:
+        print(*model_files(args.model), f"would go to {args.repo}", sep="\n")
+        return
+    print(push(args.model, args.repo, args.private))
 
 
 def _add_campaign(commands) -> None:

@@ -69,10 +69,11 @@ def campaign(
 ) -> None:
     """Train with one recipe, measure and put into ``out`` each named model, in this order.
 
-    ``data`` holds NAME.tar, a pack, or NAME, a folder of crops, per model; ``runs`` the run directories. Each model gets
-    its share of ``hours``; one that is done already is passed over, an interrupted one goes on, as does one with more time now. A model folder
-    appears in ``out`` only once it is trained and measured, its hand-written card kept.
-    Raises TrainingError for an unknown name or missing data, before anything is trained, and as `fit` and `evaluate` do.
+    ``data`` holds NAME.tar, a pack, or NAME, a folder of crops, per model; ``runs`` the run directories. Each model
+    gets its share of ``hours``; one that is done already is passed over, an interrupted one goes on, as does one that
+    has more time now. A model folder appears in ``out`` only once it is trained and measured; what people wrote into
+    its card stays. Raises TrainingError for an unknown name or missing data before anything is trained, and as `fit`
+    and `evaluate` do.
     """
     if unknown := [name for name in names if name not in TASKS]:
         raise TrainingError(f"There is no task {unknown[0]}. Known ones: {', '.join(TASKS)}.")

@@ -39,8 +39,8 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
     student, theirs = (count_macs(each, height, width) for each in (config.generator, taught_by.generator))
     if student > MOST_MACS:
         raise TrainingError(
-            f"A student of {student / 1e9:.1f} GMAC at {height} pixels is too slow to serve live; {MOST_MACS / 1e9:.0f} "
-            "are the most. Lower --filters, --blocks or --size."
+            f"A student of {student / 1e9:.1f} GMAC at {height} pixels is too slow to serve live; "
+            f"{MOST_MACS / 1e9:.0f} are the most. Lower --filters, --blocks or --size."
         )
     if student >= theirs:
         raise TrainingError(

@@ -35,8 +35,9 @@ def check_alive(measured: Mapping[str, tuple[float, float]], best: float, pairs:
     least, direction = min((variety, direction) for direction, (variety, _) in measured.items())
     if least < _COLLAPSED * best:
         raise TrainingError(
-            f"The training has collapsed: after {pairs} pairs all translations {direction} look alike (variety {least:.3f}, "
-            f"once {best:.3f}). {run} keeps the last good state. Start another --run with a lower --lr or a higher --cycle."
+            f"The training has collapsed: after {pairs} pairs all translations {direction} look alike (variety "
+            f"{least:.3f}, once {best:.3f}). {run} keeps the last good state. Start another --run with a lower --lr or "
+            "a higher --cycle."
         )
     return max(best, least)
 

@@ -14,7 +14,7 @@ _PANELS = {
 
 
 class LossLog:
-    """``run/losses.csv``, one line per loss and log interval: pairs, seconds, image size, loss, its mean since the last.
+    """``run/losses.csv``, a line per loss and log interval: pairs, seconds, image size, loss, its mean since the last.
 
     Lines after ``resume_at`` pairs are dropped on opening: a resumed run writes them again. Raises OSError.
     """

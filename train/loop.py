@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +172,8 @@ def _fit(
         # Discriminators: tell real images from new and remembered fakes.
         for repeat in range(0 if turn == 0 else config.discriminator_steps):
             if repeat:
-                real_A, real_B = pairs_data.batch(start + repeat * config.batch, share, size, config.flip, config.enlarge)
+                at_pair = start + repeat * config.batch
+                real_A, real_B = pairs_data.batch(at_pair, share, size, config.flip, config.enlarge)
                 with accelerator.autocast():
                     fakes = [translate(*part) for part in parts(config, real_A, real_B)]
             penalise = config.r1 > 0 and steps % R1_EVERY == 0
@@ -294,7 +294,9 @@ def add(totals: dict[str, Tensor], counts: dict[str, int], named: dict[str, Tens
         counts[name] = counts.get(name, 0) + 1
 
 
-def mean_over_processes(accelerator: Accelerator, totals: dict[str, Tensor], counts: dict[str, int]) -> dict[str, float]:
+def mean_over_processes(
+    accelerator: Accelerator, totals: dict[str, Tensor], counts: dict[str, int]
+) -> dict[str, float]:
     """Mean of each loss since the last log, over all processes."""
     names = sorted(totals)
     means = torch.stack([totals[name].float() / counts[name] for name in names])
@@ -368,7 +370,7 @@ def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], de
 def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> None:
     """Raise TrainingError when a run is resumed with settings that would make it another training."""
     if "processes" not in state:
-        raise TrainingError(f"{run} was written by an earlier version. Choose another --run, with --init to start from it.")
+        raise TrainingError(f"{run} is of an earlier version. Choose another --run, with --init to start from its model.")
     wanted, saved = config.to_json(), state["config"]
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
     if changed:

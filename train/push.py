@@ -56,15 +56,16 @@ def model_files(folder: Path) -> list[ModelFile]:
 def push(folder: Path, repo: str, private: bool = False) -> str:
     """Upload the files of `model_files` to the model repository ``repo`` ("user/name") in one commit.
 
-    Creates the repository where it does not exist; ``private`` counts only then. Returns the address of the commit.
-    Raises as `model_files` does, and TrainingError without a token, without a connection, and when the Hub refuses.
+    Creates the repository where it does not exist: ``private``, or as the owner's settings have it. Returns the address
+    of the commit. Raises as `model_files` does, and TrainingError without a token, without a connection, and when the
+    Hub refuses.
     """
     files = model_files(folder)
     if huggingface_hub.get_token() is None:
         raise TrainingError("You are not logged in to the Hub. Run `hf auth login`, or set HF_TOKEN to a write token.")
     api = HfApi()
     try:
-        repo_id = api.create_repo(repo, repo_type="model", private=private, exist_ok=True).repo_id
+        repo_id = api.create_repo(repo, repo_type="model", private=private or None, exist_ok=True).repo_id
         commit = api.create_commit(
             repo_id,
             [CommitOperationAdd(file.path.name, file.path) for file in files],
