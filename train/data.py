@@ -126,7 +126,7 @@ def augment(images: Tensor, size: tuple[int, int], flip: bool, enlarge: float, r
 
 
 def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Shrink [B, C, H, W] to ``size``, a side or (height, width), by averaging areas; unchanged if it has it already."""
+    """Shrink [B, C, H, W] to ``size``, a side or (height, width), by averaging areas; as it is if it has it."""
     size = (size, size) if isinstance(size, int) else size
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="area")
 
