@@ -66,8 +66,8 @@ class Crops:
     def names(self, part: str) -> list[str]:
         """File names of a part, sorted; raises TrainingError when there is no such part."""
         if part not in self:
-            missing = f"{self.data} holds no {part}" if self.data.is_file() else f"There is no folder {self.data / part}"
-            raise TrainingError(f"{missing}. Make it with: python -m train prepare --help")
+            what = f"{self.data} holds no {part}" if self.data.is_file() else f"There is no folder {self.data / part}"
+            raise TrainingError(f"{what}. Make it with: python -m train prepare --help")
         return sorted(self._spans[part])
 
     def read(self, part: str, name: str) -> bytes:

@@ -126,7 +126,7 @@ def augment(images: Tensor, size: tuple[int, int], flip: bool, enlarge: float, r
 
 
 def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Shrink [B, C, H, W] to ``size`` (a side, or height and width) by averaging areas; unchanged if it has it already."""
+    """Shrink [B, C, H, W] to ``size`` (a side, or height and width) by averaging areas; if it has it, as it is."""
     size = (size, size) if isinstance(size, int) else size
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="area")
 
@@ -158,7 +158,7 @@ def load_part(data: Path, part: str, height: int, width: int, channels: int = 3)
         has = "1 readable image" if len(images) == 1 else f"{len(images)} readable images"
         raise TrainingError(f"{part} of {data} has {has}; at least 2 are needed, and 1,000 advised.")
     if len(images) < _FEW and part.startswith("train"):
-        warn(f"{part} has only {len(images)} images: the model will know these by heart and no others. 1,000 are advised.")
+        warn(f"{part} has only {len(images)} images: the model will know these by heart, no others. 1,000 are advised.")
     if small:
         warn(f"{part}: {small} of {len(images)} pictures are smaller than {width} x {height} and were enlarged.")
     return np.stack(images), names
