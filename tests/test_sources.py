@@ -233,7 +233,19 @@ def test_people_are_chosen_by_a_query(utkface, a, b, in_a, in_b):
 
 @pytest.mark.parametrize(
     "query",
-    ["", "age", "age old", "age 29-20", "age 1000", "male", "gender 2", "race 5", "race blue", "age 20, age 30", "age 2,"],
+    [
+        "",
+        "age",
+        "age old",
+        "age 29-20",
+        "age 1000",
+        "male",
+        "gender 2",
+        "race 5",
+        "race blue",
+        "age 20, age 30",
+        "age 2,",
+    ],
 )
 def test_a_query_that_cannot_be_read_shows_how_to_write_one(utkface, query):
     assert refusal(Source(utkface=utkface, a=query, b="age 50")) == f'The query "{query}" cannot be read. {QUERIES}'
@@ -331,10 +343,10 @@ def test_a_table_cannot_name_files_elsewhere(tmp_path, kaggle, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": "{name}.png"}, "{csv} has no column name. Its columns are: id, v1, v2, v3, v4, v5, v6, v7, ... (514 in all)."),
+        ({"image": "{x}.png"}, "{csv} has no column x. Its columns are: id, v1, v2, v3, v4, v5, v6, v7, ... (514 in all)."),
         ({"label": "Glasses"}, "{csv} has no column Glasses. Its columns are:"),
         ({"a": "yes"}, 'No row of {csv} has "glasses" yes. Its values are: 0 (6), 1 (2).'),
-        ({"image": "{id}.jpg"}, "None of the 8 files named in {csv} is there; the first would be {images}/1.jpg. Check"),
+        ({"image": "{id}.jpg"}, "None of the 8 files named in {csv} is there; the first would be {images}/1.jpg."),
         ({"image": "face-1.png"}, "A and B are the same files."),
         ({"b": "0"}, "A and B are the same files."),
     ],
