@@ -123,8 +123,8 @@ def _members(data: Path) -> Iterator[tuple[str, _Span]]:
                 is_plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
                 if not (is_plain or member.isdir()) or member.name.startswith("/") or ".." in member.name.split("/"):
                     raise TrainingError(
-                        f"{data} holds {printable(member.name)}, which is no plain file inside it. A pack holds nothing "
-                        "else: get it from its maker again."
+                        f"{data} holds {printable(member.name)}, which is no plain file inside it. A pack holds "
+                        "nothing else: get it from its maker again."
                     )
                 if is_plain:
                     yield member.name, _Span(data, member.offset_data, member.size)
