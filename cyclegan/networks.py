@@ -82,6 +82,8 @@ class SwitchableNorm(nn.Module):
 
     eps = 1e-5
     momentum = 0.1
+    running_mean: Tensor
+    running_variance: Tensor
 
     def __init__(self, width: int):
         super().__init__()

@@ -4,31 +4,33 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from helpers import make_config, make_model
 from train_fixtures import (  # noqa: F401
-    ABOUT,
+    ROOT,
     SHARED,
     needs_real_images,
     one_thread,
-    tiny_config,
     write_image,
     write_noise,
 )
 
-from cyclegan.errors import CycleGANError
+from cyclegan.errors import BadImageError
 from cyclegan.faces.detect import Face, FaceDetector
 from cyclegan.images import load_image
 from cyclegan.translator import Translator
 from cyclegan.zoo import Zoo
 from train import prepare as module
 from train.errors import TrainingError
-from train.loop import Networks, read_geometry, write_snapshot
-from train.prepare import TEMPLATES, Geometry, cut, find_images, prepare
+from train.prepare import FORBIDDEN, NO_FACE, TEMPLATES, UNREADABLE, Geometry, cut, prepare, read_geometry
+from train.sources import Images, Source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +56,10 @@ def training_faces(folder: str, count: int) -> list[Path]:
     return [SHARED / "data" / name for name in names[:count]]
 
 
+def found(raw: Path) -> Images:
+    return Source(data=raw).find(raw / "out")
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -77,7 +83,7 @@ def write_junk(folder: Path) -> None:
     (folder / "empty folder").mkdir()
 
 
-UNREADABLE, FACELESS = 6, 3
+JUNK, FACELESS = 6, 3  # of `write_junk`
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def mixed(tmp_path_factory):
     for name in FRONTAL:
         shutil.copy(SHARED / "photos" / name, raw_b)
     write_junk(raw_a)
-    images = find_images(None, raw_a, raw_b, test_share=0)
+    images = Source(a=str(raw_a), b=str(raw_b), test_share=0).find(out)
     geometry = Geometry(size=128)
     return images, out, geometry, prepare(images, out, geometry)
 
@@ -106,7 +112,7 @@ def mixed(tmp_path_factory):
 def test_junk_is_counted_by_reason_and_stops_nothing(mixed):
     _, out, _, report = mixed
     assert report.crops == {"trainA": 4, "trainB": 2 + len(FRONTAL)}
-    assert report.rejected == {"not a readable image": UNREADABLE, "no face found": FACELESS}
+    assert report.rejected == {UNREADABLE: JUNK, NO_FACE: FACELESS}
     assert str(report) == (
         "trainA        4 crops\n"
         "trainB        8 crops\n"
@@ -160,7 +166,10 @@ def test_the_second_run_does_nothing_and_reports_the_same(mixed, monkeypatch):
 
     monkeypatch.setattr(FaceDetector, "detect", detect)
     assert prepare(images, out, geometry) == report
-    assert content(out) == before
+    after = content(out)
+    for files in (before, after):  # the files that are tried again move to the end of the list
+        files["rejected.csv"] = sorted(files["rejected.csv"].splitlines())
+    assert after == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == stamps
 
 
@@ -192,8 +201,9 @@ def test_the_square_of_training_is_the_square_of_the_app(tmp_path):
 
 
 def _write_model(folder: Path, geometry: Geometry) -> None:
-    config = tiny_config(stages=((geometry.size, 0.0),))
-    write_snapshot(Networks.build(config, torch.device("cpu")), geometry.size, geometry, ABOUT, {}, folder)
+    """A model with the geometry that `fit` would give it."""
+    config = make_config(image_size=geometry.size, template=geometry.template, faces=geometry.faces)
+    make_model(config).save_pretrained(folder)
 
 
 @needs_real_images
@@ -227,8 +237,9 @@ def test_drawings_need_no_detector(raw, tmp_path, monkeypatch):
     def no_detector(*_):
         raise AssertionError("the detector was loaded")
 
+    module._detector.cache_clear()
     monkeypatch.setattr(module, "FaceDetector", no_detector)
-    report = prepare(find_images(raw, None, None, 0), tmp_path / "out", SQUARE)
+    report = prepare(found(raw), tmp_path / "out", SQUARE)
     assert report.crops == {"trainA": 4, "trainB": 4} and report.rejected == {}
     crops = list((tmp_path / "out").rglob("*.jpg"))
     assert len(crops) == 8 and {load_image(path).shape for path in crops} == {(32, 32, 3)}
@@ -242,30 +253,30 @@ def test_each_domain_has_its_own_way_of_finding_faces(tmp_path):
         write_image(tmp_path / "raw" / f"train{letter}" / "plain.png", np.full((64, 64, 3), 90, np.uint8))
         shutil.copy(face, tmp_path / "raw" / f"train{letter}" / "face.jpg")
     geometry = Geometry(size=32, faces=("mtcnn", "square"))
-    report = prepare(find_images(tmp_path / "raw", None, None, 0), tmp_path / "out", geometry)
+    report = prepare(found(tmp_path / "raw"), tmp_path / "out", geometry)
     assert report.crops == {"trainA": 1, "trainB": 2}
-    assert report.rejected == {"no face found": 1}
+    assert report.rejected == {NO_FACE: 1}
 
 
 @pytest.mark.parametrize("half_written", [True, False])
 def test_an_interrupted_run_leaves_only_whole_crops_and_continues(raw, tmp_path, monkeypatch, half_written):
-    images = find_images(raw, None, None, 0)
+    images = found(raw)
     prepare(images, tmp_path / "whole", SQUARE)
     expected = content(tmp_path / "whole")
 
-    out, saved = tmp_path / "out", []
-    save = Image.Image.save
+    out, written = tmp_path / "out", []
+    write = Path.write_bytes
 
-    def interrupted(image, path, *args, **kwargs):
-        save(image, path, *args, **kwargs)
-        saved.append(path)
-        if len(saved) == 6:
-            if half_written:
-                Path(path).write_bytes(Path(path).read_bytes()[:300])
+    def interrupted(path, content):
+        if "train" in str(path.relative_to(out)):
+            written.append(path)
+        if len(written) == 6:
+            write(path, content[:300] if half_written else content)
             raise KeyboardInterrupt
+        return write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", interrupted)
+        patch.setattr(Path, "write_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare(images, out, SQUARE)
     # Whatever `fit` or a person would take for a crop is one.
@@ -278,14 +289,112 @@ def test_an_interrupted_run_leaves_only_whole_crops_and_continues(raw, tmp_path,
     assert content(out) == expected
 
 
+def test_several_processes_make_the_same_crops_in_the_same_order(tmp_path):
+    for letter, seed in (("A", 1), ("B", 2)):
+        write_noise(tmp_path / "raw" / f"train{letter}", 60, side=24, seed=seed)
+        for name in ("010x.png", "030x.png"):
+            (tmp_path / "raw" / f"train{letter}" / name).write_text("hello")
+    images = found(tmp_path / "raw")
+    alone, together = (prepare(images, tmp_path / f"out{n}", SQUARE, workers=n) for n in (1, 2))
+    assert together == alone and alone.rejected == {UNREADABLE: 4}
+    assert content(tmp_path / "out2") == content(tmp_path / "out1")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds child processes in /proc")
+def test_killed_at_any_moment_it_leaves_no_process_behind_and_continues(tmp_path):
+    for letter, seed in (("A", 1), ("B", 2)):
+        write_noise(tmp_path / "raw" / f"train{letter}", 400, side=24, seed=seed)
+    images, out = found(tmp_path / "raw"), tmp_path / "out"
+    command = [sys.executable, "-m", "train", "prepare", "--data", tmp_path / "raw", "--out", out, "--workers", "2"]
+    command += ["--size", "32", "--faces", "square", "square"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.DEVNULL)
+    _wait_until(lambda: list(out.glob("trainA/*.jpg")) or process.poll() is not None)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(children) >= 2
+    _wait_until(lambda: not any(_runs(child) for child in children))
+
+    assert 0 < len(list(out.glob("train?/*.jpg"))) < 800
+    prepare(images, tmp_path / "whole", SQUARE)
+    prepare(images, out, SQUARE)
+    assert {name: data for name, data in content(out).items() if not name.endswith(".partial")} == content(
+        tmp_path / "whole"
+    )
+
+
+def _wait_until(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _end(_):
+    os._exit(9)  # as the system ends a process that takes too much memory
+
+
+def test_a_process_that_the_system_ends_is_explained():
+    with pytest.raises(
+        TrainingError, match="mostly for lack of memory. Lower --workers and run the same command again"
+    ):
+        list(module._in_processes(_end, [(Path("x"), "square")], 2))
+
+
 def test_new_images_are_added_by_the_next_run(raw, tmp_path):
     out = tmp_path / "out"
-    prepare(find_images(raw, None, None, 0), out, SQUARE)
+    prepare(found(raw), out, SQUARE)
     write_noise(raw / "testA", 2, side=48, seed=3)
     (raw / "trainB" / "notes.txt").write_text("hello")
-    report = prepare(find_images(raw, None, None, 0), out, SQUARE)
+    report = prepare(found(raw), out, SQUARE)
     assert report.crops == {"trainA": 4, "trainB": 4, "testA": 2}
-    assert report.rejected == {"not a readable image": 1}
+    assert report.rejected == {UNREADABLE: 1}
+
+
+def test_a_repaired_image_is_cut_by_the_next_run(raw, tmp_path):
+    broken, out = raw / "trainA" / "001.png", tmp_path / "out"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])  # a corrupt image in the middle
+    for _ in range(2):
+        report = prepare(found(raw), out, SQUARE)
+        assert report.crops == {"trainA": 3, "trainB": 4} and report.rejected == {UNREADABLE: 1}
+        assert (out / "rejected.csv").read_text().splitlines() == [f"trainA,001.png,{UNREADABLE}"]
+    broken.write_bytes(whole)
+    report = prepare(found(raw), out, SQUARE)
+    assert report.crops == {"trainA": 4, "trainB": 4} and report.rejected == {}
+    assert (out / "rejected.csv").read_text() == ""
+
+
+def test_an_image_that_may_not_be_read_is_counted_as_such(raw, tmp_path, monkeypatch):
+    def load(path):
+        if path.name == "001.png":
+            raise BadImageError("x") from PermissionError(13, "Permission denied")
+        return load_image(path)
+
+    monkeypatch.setattr(module, "load_image", load)
+    report = prepare(found(raw), tmp_path / "out", SQUARE)
+    assert report.rejected == {FORBIDDEN: 2} and report.crops == {"trainA": 3, "trainB": 3}
+
+
+def test_another_division_into_training_and_test_is_not_mixed_with_the_first(raw, tmp_path):
+    sources = [Source(a=str(raw / "trainA"), b=str(raw / "trainB"), test_share=share) for share in (0, 0.9)]
+    out = tmp_path / "out"
+    prepare(sources[0].find(out), out, SQUARE)
+    before = content(out)
+    images = sources[1].find(out)
+    moved = len(images.get("testA", ())) + len(images.get("testB", ()))
+    with pytest.raises(TrainingError) as caught:
+        prepare(images, out, SQUARE)
+    assert str(caught.value).startswith(f"{out} holds {moved} crops that these images do not give, the first: trainA/")
+    assert content(out) == before
 
 
 @pytest.mark.parametrize(
@@ -297,7 +406,7 @@ def test_new_images_are_added_by_the_next_run(raw, tmp_path):
     ],
 )
 def test_crops_of_other_settings_are_not_mixed(raw, tmp_path, other):
-    images, out = find_images(raw, None, None, 0), tmp_path / "out"
+    images, out = found(raw), tmp_path / "out"
     prepare(images, out, SQUARE)
     before = content(out)
     with pytest.raises(TrainingError) as caught:
@@ -306,22 +415,46 @@ def test_crops_of_other_settings_are_not_mixed(raw, tmp_path, other):
     assert content(out) == before
 
 
-def test_a_damaged_prepare_json(raw, tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "[]",
+        '{"size": 32}',
+        "{",
+        "[" * 100_000,
+        '{"size": NaN}',
+        '{"size": 8, "faces": ["square", "square"]}',
+        b"\xff",
+    ],
+)
+def test_a_damaged_prepare_json(raw, tmp_path, damage):
     out = tmp_path / "out"
-    prepare(find_images(raw, None, None, 0), out, SQUARE)
-    path = out / "prepare.json"
-    for damage in ("", "[]", '{"size": 32}', "{"):
-        path.write_text(damage)
-        for read in (lambda: prepare(find_images(raw, None, None, 0), out, SQUARE), lambda: read_geometry(out)):
-            with pytest.raises(TrainingError) as caught:
-                read()
-            assert str(caught.value) == f"{path} is damaged. Delete its folder and run prepare again."
+    prepare(found(raw), out, SQUARE)
+    (out / "prepare.json").write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    for read in (lambda: prepare(found(raw), out, SQUARE), lambda: read_geometry(out)):
+        with pytest.raises(TrainingError) as caught:
+            read()
+        assert str(caught.value) == f"prepare.json of {out} is damaged. Delete {out} and run prepare again."
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": 4}, {"faces": ["square"]}, {"faces": ["square", "round"]}, {"template": 1}]
+)
+def test_a_geometry_that_cannot_be(tmp_path, change):
+    (tmp_path / "prepare.json").write_text(json.dumps(SQUARE.to_json() | change))
+    with pytest.raises(TrainingError, match="is damaged"):
+        read_geometry(tmp_path)
+
+
+def test_pictures_that_were_not_prepared_are_served_as_squares(raw):
+    assert read_geometry(raw).faces == ("square", "square")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_geometry_survives_its_file(raw, tmp_path, template):
     geometry = Geometry(size=48, template=TEMPLATES[template], faces=("square", "square"))
-    prepare(find_images(raw, None, None, 0), tmp_path / "out", geometry)
+    prepare(found(raw), tmp_path / "out", geometry)
     assert read_geometry(tmp_path / "out") == geometry
     assert json.loads((tmp_path / "out" / "prepare.json").read_text()) == geometry.to_json()
 
@@ -335,70 +468,22 @@ def test_a_crop_too_small_to_be_read_again_is_refused():
 def test_an_output_folder_that_cannot_be_written(raw, tmp_path):
     (tmp_path / "out").write_text("a file where the folder should be")
     with pytest.raises(TrainingError) as caught:
-        prepare(find_images(raw, None, None, 0), tmp_path / "out", SQUARE)
+        prepare(found(raw), tmp_path / "out", SQUARE)
     assert str(caught.value) == f"The crops cannot be written to {tmp_path / 'out'}: File exists."
 
 
-# Finding files. -----------------------------------------------------------------------------------------------------
+def test_a_full_disk_is_said_and_what_is_there_stays(raw, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", Path.write_bytes
 
+    def full(path, content):
+        if "003.png" in path.name:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
 
-def test_four_folders_are_taken_as_they_are(raw):
-    write_noise(raw / "testB", 3)
-    (raw / "other").mkdir()
-    found = find_images(raw, None, None, 0.5)
-    assert {folder: len(paths) for folder, paths in found.items()} == {"trainA": 4, "trainB": 4, "testB": 3}
-
-
-def test_two_folders_are_split_by_name_and_stay_so(tmp_path):
-    def names(part):
-        return set(find_images(None, tmp_path / "a", tmp_path / "b", 0.2).get(part, {}))
-
-    for letter in "ab":
-        (tmp_path / letter).mkdir()
-        for number in range(0, 400, 2):
-            (tmp_path / letter / f"{number}.jpg").touch()
-    train, test = names("trainA"), names("testA")
-    assert len(train) + len(test) == 200 and not train & test
-    assert 20 < len(test) < 60
-    for number in range(1, 400, 2):  # as many again, in between
-        (tmp_path / "a" / f"{number}.jpg").touch()
-    assert train < names("trainA") and test < names("testA")
-    for name in ("0.jpg", "1.jpg"):
-        (tmp_path / "a" / name).unlink()
-    assert test - {"0.jpg"} == names("testA") & test
-
-
-def test_no_test_images_when_none_are_wanted(tmp_path):
-    for letter in "ab":
-        write_noise(tmp_path / letter, 30)
-    assert set(find_images(None, tmp_path / "a", tmp_path / "b", 0)) == {"trainA", "trainB"}
-
-
-def test_subfolders_are_searched_and_hidden_files_are_not_taken(tmp_path):
-    for letter in "ab":
-        write_noise(tmp_path / letter / "sub" / "sub", 2)
-        (tmp_path / letter / ".hidden").touch()
-    found = find_images(None, tmp_path / "a", tmp_path / "b", 0)
-    assert set(found["trainA"]) == {"sub__sub__000.png", "sub__sub__001.png"}
-
-
-ADVICE = (
-    " Give --data DIR with folders trainA and trainB (testA and testB optional), or --a DIR --b DIR with one folder "
-    "of images per domain."
-)
-
-
-def test_missing_folders(tmp_path):
-    missing = tmp_path / "nowhere"
-    with pytest.raises(TrainingError) as caught:
-        find_images(None, missing, tmp_path, 0.1)
-    assert str(caught.value) == f"There is no folder {missing}."
-    for arguments in ((None, None, None), (tmp_path, None, None), (missing, None, None), (None, tmp_path, None)):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(TrainingError) as caught:
-            find_images(*arguments, 0.1)
-        assert str(caught.value) == "There are no files for trainA." + ADVICE
-    write_noise(tmp_path / "trainA", 1)
-    with pytest.raises(TrainingError) as caught:
-        find_images(tmp_path, None, None, 0.1)
-    assert str(caught.value) == "There are no files for trainB." + ADVICE
-    assert isinstance(caught.value, CycleGANError)
+            prepare(found(raw), out, SQUARE)
+    assert str(caught.value) == f"The crops cannot be written to {out}: No space left on device."
+    assert len(list(out.glob("trainA/*.jpg"))) == 3
+    assert prepare(found(raw), out, SQUARE).crops == {"trainA": 4, "trainB": 4}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -58,11 +59,11 @@ def test_every_command_has_help_with_an_example_that_its_own_parser_accepts(comm
         main([command, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    example = text.split("example:\n", 1)[1].replace("\\\n", " ").strip()
-    assert example.startswith(f"python -m train {command} ") and "\n" not in example
-
-    arguments = _parser().parse_args(shlex.split(example)[3:])
-    assert arguments.run_command.__name__ == f"_{command}"
+    examples = re.split(r"\nexamples?:\n", text)[1].replace("\\\n", " ").strip().splitlines()
+    for example in examples:
+        assert example.strip().startswith(f"python -m train {command} ")
+        arguments = _parser().parse_args(shlex.split(example)[3:])
+        assert arguments.run_command.__name__ == f"_{command}"
 
 
 def test_the_help_of_settings_is_that_of_the_config(capsys):
@@ -160,8 +161,27 @@ def test_missing_folders_for_prepare(capsys, tmp_path):
     assert main(["prepare", "--a", str(missing), "--b", str(missing), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == f"There is no folder {missing}.\n"
     assert main(["prepare", "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("There are no files for trainA. Give --data DIR")
-    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.startswith("Give one source:\n  --data DIR")
+    assert main(["prepare", "--out", str(tmp_path / "out"), "--pack", str(tmp_path / "p.tar")]) == 1
+    assert capsys.readouterr().err.startswith(f"There are no crops in {tmp_path / 'out'} to pack.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_utkface_and_from_a_table_to_a_pack(capsys, tmp_path):
+    raw, packs = tmp_path / "raw", (tmp_path / "age.tar", tmp_path / "label.tar", tmp_path / "again.tar")
+    table = ["id,young"]
+    for age in range(20, 30):
+        write_image(raw / f"{age}_0_1_1.png", np.full((32, 32, 3), 5 * age, np.uint8))
+        table.append(f"{age},{int(age < 25)}")
+    (tmp_path / "table.csv").write_text("\n".join(table))
+    both = ["--size", "16", "--faces", "square", "square", "--test-share", "0"]
+    people = ["--utkface", raw, "--a", "age 20-24", "--b", "age 25-29", "--out", tmp_path / "age"]
+    rows = ["--csv", tmp_path / "table.csv", "--images", raw, "--label", "young", "--image", "{id}_0_1_1.png"]
+    rows += ["--a", "1", "--b", "0", "--out", tmp_path / "label"]
+    for command, pack in ((people + both, packs[0]), (rows + both, packs[1]), (people[-2:], packs[2])):
+        assert main(["prepare", *map(str, command), "--pack", str(pack)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{pack}: 10 crops, ")
+    assert packs[0].read_bytes() == packs[1].read_bytes() == packs[2].read_bytes()
 
 
 def test_from_drawings_to_a_model_in_the_zoo(tiny_recipe, capsys, tmp_path):

@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from cyclegan.errors import CycleGANError
@@ -56,42 +56,64 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_prepare(commands) -> None:
-    from train.prepare import TEMPLATES
+    from train.prepare import FACES, TEMPLATES
 
     command = commands.add_parser(
         "prepare",
         help="raw images to aligned crops",
         description="Find the largest face of every image, cut and align it as the app will, write it to OUT. "
         "Run again to continue. Images without a usable face are counted and listed in OUT/rejected.csv.",
-        epilog="example:\n  python -m train prepare --a photos/without --b photos/with --out crops/glasses --size 128",
+        epilog="""examples:
+  python -m train prepare --a photos/without --b photos/with --out crops/glasses --size 128
+  python -m train prepare --data photos --faces mtcnn square --template portrait --out crops/anime
+  python -m train prepare --utkface UTKFace --a "age 20-29" --b "age 50-59" --out crops/age --pack age.tar
+  python -m train prepare --csv train.csv --label glasses --images faces --image "face-{id}.png" --a 0 --b 1 \\
+      --out crops/kaggle
+  python -m train prepare --out crops/glasses --pack glasses.tar
+""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--data", type=Path, help="folder with trainA, trainB and, optionally, testA, testB")
-    command.add_argument("--a", type=Path, help="folder of images of domain A (with --b, instead of --data)")
-    command.add_argument("--b", type=Path, help="folder of images of domain B")
-    command.add_argument("--test-share", type=float, default=0.05, help="share of --a/--b kept for testing (0.05)")
+    command.add_argument("--a", metavar="A", help="domain A: its folder, its people (--utkface) or its label (--csv)")
+    command.add_argument("--b", metavar="B", help="domain B, likewise")
+    command.add_argument("--utkface", type=Path, metavar="DIR", help="UTKFace: [age]_[gender]_[race]_[date].jpg files")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="table with one row per image")
+    command.add_argument("--label", metavar="COLUMN", help="column of --csv that tells A from B")
+    command.add_argument("--images", type=Path, metavar="DIR", help="where the images of --csv are")
+    command.add_argument("--image", metavar="NAME", help='what a row\'s image is called: "face-{id}.png"')
+    command.add_argument("--test-share", type=float, default=0.05, help="share kept for testing, without --data (0.05)")
     command.add_argument("--out", type=Path, required=True, help="where the crops go")
+    command.add_argument("--pack", type=Path, metavar="FILE", help="then write the crops to one .tar, which fit reads")
     command.add_argument("--size", type=int, default=128, help="side of the crops in pixels (128)")
     command.add_argument("--template", choices=TEMPLATES, default="tight", help="face only, or the head with its hair")
     command.add_argument(
         "--faces",
         nargs=2,
-        choices=("mtcnn", "square"),
+        choices=FACES,
         default=("mtcnn", "mtcnn"),
         metavar=("A", "B"),
         help='how faces are found in each domain: "mtcnn" for photographs, "square" (the centre) for drawings',
     )
     command.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"), help="where to find faces (cpu)")
+    command.add_argument("--workers", type=int, help="processes that look for faces (one per core; 1 on a GPU)")
     command.set_defaults(run_command=_prepare)
 
 
 def _prepare(args: argparse.Namespace) -> None:
     from cyclegan.runtime import resolve_device
-    from train.prepare import TEMPLATES, Geometry, find_images, prepare
+    from train.crops import write_pack
+    from train.prepare import TEMPLATES, Geometry, cores, prepare
+    from train.sources import Source
 
-    images = find_images(args.data, args.a, args.b, args.test_share)
-    geometry = Geometry(args.size, TEMPLATES[args.template], tuple(args.faces))
-    print(prepare(images, args.out, geometry, resolve_device(args.device)))
+    source = Source(**{field.name: getattr(args, field.name) for field in fields(Source)})
+    if source.given() or not args.pack:
+        images = source.find(args.out)
+        geometry = Geometry(args.size, TEMPLATES[args.template], tuple(args.faces))
+        device = resolve_device(args.device)
+        workers = args.workers or (cores() if device == "cpu" else 1)
+        print(prepare(images, args.out, geometry, device, workers))
+    if args.pack:
+        print(write_pack(args.out, args.pack))
 
 
 def _add_fit(commands) -> None:

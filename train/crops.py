@@ -66,8 +66,8 @@ class Crops:
     def names(self, part: str) -> list[str]:
         """File names of a part, sorted; raises TrainingError when there is no such part."""
         if part not in self:
-            missing = f"{self.data} holds no {part}" if self.data.is_file() else f"There is no folder {self.data / part}"
-            raise TrainingError(f"{missing}. Make it with: python -m train prepare --help")
+            what = f"{self.data} holds no {part}" if self.data.is_file() else f"There is no folder {self.data / part}"
+            raise TrainingError(f"{what}. Make it with: python -m train prepare --help")
         return sorted(self._spans[part])
 
     def read(self, part: str, name: str) -> bytes:
@@ -112,7 +112,7 @@ def _open_pack(data: Path) -> Crops:
 
 
 def _members(data: Path) -> Iterator[tuple[str, _Span]]:
-    """Plain files of a tar; links, devices and sparse files are passed over."""
+    """Plain files of a tar; folders are passed over, and whatever else no pack has is an error."""
     try:
         with tarfile.open(data, "r:", encoding="utf-8", errors="surrogateescape") as archive:
             for count, member in enumerate(archive):
@@ -120,7 +120,13 @@ def _members(data: Path) -> Iterator[tuple[str, _Span]]:
                     raise TrainingError(f"{data} holds more than {_MAX_FILES:,} files.")
                 if member.size < 0:  # reading on would go backwards
                     raise tarfile.ReadError
-                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse():
+                is_plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+                if not (is_plain or member.isdir()) or member.name.startswith("/") or ".." in member.name.split("/"):
+                    raise TrainingError(
+                        f"{data} holds {printable(member.name)}, which is no plain file inside it. A pack holds "
+                        "nothing else: get it from its maker again."
+                    )
+                if is_plain:
                     yield member.name, _Span(data, member.offset_data, member.size)
             end = _read(_Span(data, archive.offset, tarfile.BLOCKSIZE))
         # tarfile takes damage and a missing rest for the end, which is a block of zeros.

@@ -163,7 +163,7 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
         yield images[start : start + _BATCH]
 
 
-def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, float | None]:
+def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, Any]:
     """What became of the inputs; ``face`` is bool [S, S]."""
     cycle, change, moved = [], [], []
     for real, fake, rec in (triple.astype(np.float32) / 255 for triple in pictures):

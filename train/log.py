@@ -6,8 +6,8 @@ from pathlib import Path
 
 _COLUMNS = ("pairs", "seconds", "size", "loss", "value")
 _PANELS = {
-    "Adversarial loss of the generators": "adversarial",
-    "Loss of the discriminators (0.25: guessing)": "D_",
+    "Adversarial loss of the generators": ("adversarial",),
+    "Loss of the discriminators (0.25: guessing)": ("D_",),
     "Cycle and identity": ("cycle", "identity", "distill"),
     "Others": ("mask", "r1"),
 }

@@ -370,7 +370,7 @@ def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], de
 def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> None:
     """Raise TrainingError when a run is resumed with settings that would make it another training."""
     if "processes" not in state:
-        raise TrainingError(f"{run} is of an earlier version. Choose another --run, and --init to start from its model.")
+        raise TrainingError(f"{run} is of an earlier version. Choose another --run and --init to begin with its model.")
     wanted, saved = config.to_json(), state["config"]
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
     if changed:

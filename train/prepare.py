@@ -6,15 +6,23 @@ every image that gave no crop, with the reason.
 """
 
 import csv
+import io
 import json
+import multiprocessing
 import os
-import zlib
+import signal
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -22,8 +30,9 @@ from cyclegan.errors import BadImageError
 from cyclegan.faces import align
 from cyclegan.faces.detect import FaceDetector
 from cyclegan.images import MIN_SIDE, load_image
-from train.crops import FOLDERS, GEOMETRY_FILE, Crops
+from train.crops import FOLDERS, GEOMETRY_FILE, Crops, printable
 from train.errors import TrainingError
+from train.sources import Images
 
 TEMPLATES = {
     # Median MTCNN landmarks of UTKFace crops, made symmetric; a little tighter, so that few crops leave their image.
@@ -31,6 +40,12 @@ TEMPLATES = {
     # The whole head with its hair.
     "portrait": align.Template(((0.370, 0.471), (0.630, 0.471), (0.500, 0.614), (0.385, 0.740), (0.615, 0.740)), 1.0),
 }
+FACES = ("mtcnn", "square")
+
+UNREADABLE, FORBIDDEN, NO_FACE = "not a readable image", "no permission to read it", "no face found"
+
+_REJECTED_FILE = "rejected.csv"
+_IMAGES_PER_PROCESS = 100  # below that, starting one takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Geometry:
     def __post_init__(self):
         if self.size < MIN_SIDE:
             raise TrainingError(f"Crops must have a side of at least {MIN_SIDE} pixels, not {self.size}.")
+        if len(self.faces) != 2 or not set(self.faces) <= set(FACES):
+            raise TrainingError(f"Faces are found by {' or '.join(FACES)} in each domain, not {self.faces}.")
 
     def to_json(self) -> dict:
         """Plain lists and numbers, as ``prepare.json`` holds them."""
@@ -58,24 +75,17 @@ class Geometry:
         landmarks = tuple((float(x), float(y)) for x, y in data["template"]["landmarks"])
         return cls(data["size"], align.Template(landmarks, data["template"]["scale"]), tuple(data["faces"]))
 
-    @classmethod
-    def read(cls, path: Path) -> "Geometry":
-        """Read a ``prepare.json``; raises TrainingError when it is damaged."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path} is damaged. Delete its folder and run prepare again.") from error
-
 
 def read_geometry(data: Path) -> Geometry:
     """The geometry that the crops of a folder or a pack were cut with.
 
     For pictures that `prepare` did not cut it is the whole picture, scaled. Raises TrainingError when it is damaged.
     """
+    found = Crops.open(data)
     try:
-        found = Crops.open(data).geometry()
-        return Geometry.from_json(json.loads(found)) if found is not None else Geometry(faces=("square", "square"))
-    except (ValueError, KeyError, TypeError, BadImageError) as error:
+        content = found.geometry()
+        return Geometry.from_json(json.loads(content)) if content is not None else Geometry(faces=("square", "square"))
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, TrainingError, BadImageError) as error:
         raise TrainingError(f"{GEOMETRY_FILE} of {data} is damaged. Delete {data} and run prepare again.") from error
 
 
@@ -90,41 +100,6 @@ class Report:
         lines = [f"{folder:8} {count:6} crops" for folder, count in self.crops.items()]
         lines += [f"rejected {count:6} {reason}" for reason, count in sorted(self.rejected.items())]
         return "\n".join(lines)
-
-
-def find_images(data: Path | None, a: Path | None, b: Path | None, test_share: float) -> dict[str, dict[str, Path]]:
-    """List the raw files per folder (crop name -> path).
-
-    They come from ``data`` with trainA, trainB[, testA, testB], or from two folders ``a`` and ``b``. Two folders are
-    split by a hash of the file name, so that an image stays in its part when others come or go.
-    Raises TrainingError when a folder is missing or empty.
-    """
-    found: dict[str, dict[str, Path]] = {}
-    if data is not None:
-        for folder in FOLDERS:
-            if (data / folder).is_dir():
-                found[folder] = _files(data / folder)
-    elif a is not None and b is not None:
-        for letter, directory in (("A", a), ("B", b)):
-            if not directory.is_dir():
-                raise TrainingError(f"There is no folder {directory}.")
-            for name, path in _files(directory).items():
-                is_test = zlib.crc32(os.fsencode(name)) % 10_000 < test_share * 10_000
-                found.setdefault(("test" if is_test else "train") + letter, {})[name] = path
-    for folder in FOLDERS[:2]:
-        if not found.get(folder):
-            raise TrainingError(
-                f"There are no files for {folder}. Give --data DIR with folders trainA and trainB (testA and testB "
-                "optional), or --a DIR --b DIR with one folder of images per domain."
-            )
-    return {folder: found[folder] for folder in FOLDERS if folder in found}
-
-
-def _files(directory: Path) -> dict[str, Path]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    named = [(path.relative_to(directory).parts, path) for path in paths]
-    # Subfolders become part of the name, so that equal names in two of them stay two crops.
-    return {"__".join(parts): path for parts, path in named if not any(part.startswith(".") for part in parts)}
 
 
 def cut(photo: np.ndarray, geometry: Geometry, detector: FaceDetector | None) -> np.ndarray | None:
@@ -142,67 +117,154 @@ def cut(photo: np.ndarray, geometry: Geometry, detector: FaceDetector | None) ->
     return align.crop(photo, matrix, geometry.size)
 
 
-def prepare(images: dict[str, dict[str, Path]], out: Path, geometry: Geometry, device: str = "cpu") -> Report:
+def prepare(images: Images, out: Path, geometry: Geometry, device: str = "cpu", workers: int = 1) -> Report:
     """Cut every image not yet done; safe to stop at any moment and to run again.
 
-    Raises TrainingError when ``out`` holds crops of another geometry or cannot be written.
+    Up to ``workers`` processes read files and look for faces; this one alone writes. Raises TrainingError when ``out``
+    holds crops of another geometry or of other images, or cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _claim(out / "prepare.json", geometry)
-        rejected = _read_rejected(out / "rejected.csv")
-        with open(out / "rejected.csv", "a", newline="", encoding="utf-8", errors="surrogateescape") as log:
-            for folder, name, reason in _cut_all(images, out, geometry, device, rejected):
-                rejected[folder, name] = reason
-                csv.writer(log).writerow((folder, name, reason))
-                log.flush()
+        _claim(out, geometry)
+        _check_present(images, out)
+        # Only the search for a face is worth remembering: a file that could not be read may have been repaired since.
+        rejected = {key: reason for key, reason in _read_rejected(out).items() if reason == NO_FACE}
+        _write_whole(out / _REJECTED_FILE, _rows(rejected))
+        results = _cut_missing(images, out, geometry, device, workers, rejected)
+        with closing(results), open(out / _REJECTED_FILE, "ab") as log:
+            for folder, name, result in results:
+                if isinstance(result, bytes):
+                    (out / folder).mkdir(exist_ok=True)
+                    _write_whole(out / folder / f"{name}.jpg", result)
+                else:
+                    rejected[folder, name] = result
+                    log.write(_rows({(folder, name): result}))
+                    log.flush()
     except OSError as error:
         raise TrainingError(f"The crops cannot be written to {out}: {error.strerror}.") from error
     crops = {folder: sum(1 for _ in (out / folder).glob("*.jpg")) for folder in images}
     return Report(crops, dict(Counter(rejected.values())))
 
 
-def _cut_all(
-    images: dict[str, dict[str, Path]],
-    out: Path,
-    geometry: Geometry,
-    device: str,
-    rejected: dict[tuple[str, str], str],
-) -> Iterable[tuple[str, str, str]]:
-    """Write the missing crops; yield (folder, name, reason) for each image that gives none."""
-    detector = FaceDetector(device) if "mtcnn" in geometry.faces else None
-    work = [(folder, name, path) for folder, paths in images.items() for name, path in paths.items()]
-    for folder, name, path in tqdm(work, unit="image", desc="prepare", smoothing=0.02):
-        target = out / folder / f"{name}.jpg"
-        if target.exists() or (folder, name) in rejected:
-            continue
-        try:
-            how = geometry.faces[folder.endswith("B")]
-            crop = cut(load_image(path), geometry, detector if how == "mtcnn" else None)
-        except BadImageError:
-            yield folder, name, "not a readable image"
-            continue
-        if crop is None:
-            yield folder, name, "no face found"
-            continue
-        target.parent.mkdir(exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        Image.fromarray(crop).save(partial, "JPEG", quality=95, subsampling=0)
-        os.replace(partial, target)  # a crop exists whole or not at all
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _claim(path: Path, geometry: Geometry) -> None:
-    if path.exists():
-        if Geometry.read(path) != geometry:
-            raise TrainingError(f"{path.parent} holds crops cut with other settings. Choose another --out.")
-    else:
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(geometry.to_json(), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+# Cutting, by one process or several. --------------------------------------------------------------------------------
 
 
-def _read_rejected(path: Path) -> dict[tuple[str, str], str]:
-    if not path.exists():
+def _cut_missing(
+    images: Images, out: Path, geometry: Geometry, device: str, workers: int, rejected: dict[tuple[str, str], str]
+) -> Generator[tuple[str, str, bytes | str], None, None]:
+    """Yield (folder, name, crop as JPEG or why there is none) for each image that has not been dealt with."""
+    every = [(folder, name, path) for folder, paths in images.items() for name, path in paths.items()]
+    work = [
+        (folder, name, (path, geometry.faces[folder.endswith("B")]))
+        for folder, name, path in every
+        if (folder, name) not in rejected and not (out / folder / f"{name}.jpg").exists()
+    ]
+    job = partial(_cut_file, geometry=geometry, device=device)
+    files = [file for _, _, file in work]
+    workers = min(workers, -(-len(files) // _IMAGES_PER_PROCESS))
+    with tqdm(total=len(every), initial=len(every) - len(work), unit="image", desc="prepare", smoothing=0.02) as bar:
+        with closing(_in_processes(job, files, workers) if workers > 1 else (job(file) for file in files)) as results:
+            for (folder, name, _), result in zip(work, results, strict=True):
+                yield folder, name, result
+                bar.update()
+
+
+def _cut_file(file: tuple[Path, str], geometry: Geometry, device: str) -> bytes | str:
+    """The crop of a file, given with how its face is found, as JPEG; or why there is none."""
+    path, how = file
+    try:
+        photo = load_image(path)
+    except BadImageError as error:
+        return FORBIDDEN if isinstance(error.__cause__, PermissionError) else UNREADABLE
+    crop = cut(photo, geometry, _detector(device) if how == "mtcnn" else None)
+    if crop is None:
+        return NO_FACE
+    jpeg = io.BytesIO()
+    Image.fromarray(crop).save(jpeg, "JPEG", quality=95, subsampling=0)
+    return jpeg.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _detector(device: str) -> FaceDetector:
+    return FaceDetector(device)
+
+
+def _in_processes(
+    job: Callable[[tuple[Path, str]], bytes | str], files: list[tuple[Path, str]], workers: int
+) -> Generator[bytes | str, None, None]:
+    # Not forked: PyTorch's threads and CUDA do not survive that.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        yield from pool.map(job, files)
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "A process that looked for faces was ended by the system, mostly for lack of memory. Lower --workers and "
+            "run the same command again: it continues."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Left alone, because its parent was killed, a worker would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# What lies in OUT. --------------------------------------------------------------------------------------------------
+
+
+def _claim(out: Path, geometry: Geometry) -> None:
+    if not (out / GEOMETRY_FILE).exists():
+        _write_whole(out / GEOMETRY_FILE, (json.dumps(geometry.to_json(), indent=1) + "\n").encode())
+    elif read_geometry(out) != geometry:
+        raise TrainingError(f"{out} holds crops cut with other settings. Choose another --out.")
+
+
+def _check_present(images: Images, out: Path) -> None:
+    """Refuse crops of images that are not among these: with another division, test images would be trained on."""
+    others = [
+        f"{folder}/{path.name}"
+        for folder in FOLDERS
+        for path in sorted((out / folder).glob("*.jpg"))
+        if path.name.removesuffix(".jpg") not in images.get(folder, {})
+    ]
+    if others:
+        raise TrainingError(
+            f"{out} holds {len(others)} crops that these images do not give, the first: {printable(others[0])}. Delete "
+            "them, or choose another --out."
+        )
+
+
+def _read_rejected(out: Path) -> dict[tuple[str, str], str]:
+    """(folder, name) -> reason; a last line that was cut off does not count."""
+    if not (out / _REJECTED_FILE).exists():
         return {}
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as rows:
+    with open(out / _REJECTED_FILE, newline="", encoding="utf-8", errors="surrogateescape") as rows:
         return {(row[0], row[1]): row[2] for row in csv.reader(rows) if len(row) == 3}
+
+
+def _rows(rejected: dict[tuple[str, str], str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows((*key, reason) for key, reason in rejected.items())
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """A file exists whole or not at all."""
+    partial_file = path.with_name(f".{path.name}.partial")
+    partial_file.write_bytes(content)
+    os.replace(partial_file, path)

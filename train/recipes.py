@@ -1,13 +1,14 @@
 """The table of named recipes. A recipe is a TrainConfig; the command line only overrides its fields."""
 
 from dataclasses import replace
+from typing import Any
 
 from cyclegan.networks import GeneratorConfig
 from train.config import DiscriminatorConfig, TrainConfig
 from train.errors import TrainingError
 
 # What early reproductions share: plain float32, weights as they are after the last step.
-_CLASSIC = dict(precision="float32", compile=False, ema_halflife=0)
+_CLASSIC: dict[str, Any] = dict(precision="float32", compile=False, ema_halflife=0)
 
 # Zhu et al. 2017, 4 and 7: 200 epochs one image at a time, linear decay over the second half, 286-pixel images cut
 # to 256 at random.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from train.crops import FOLDERS, printable
 from train.errors import TrainingError, warn
@@ -48,9 +49,9 @@ class Source:
     test_share: float = 0.05
     """Share of each domain that becomes testA and testB, where the source has no parts of its own."""
 
-    def given(self) -> bool:
-        """Whether anything is named at all."""
-        return any((self.data, self.a, self.b, self.utkface, self.csv, self.images, self.label, self.image))
+    def given(self) -> dict[str, Any]:
+        """What is named at all."""
+        return {name: value for name, value in vars(self).items() if name != "test_share" and value is not None}
 
     def find(self, out: Path) -> Images:
         """List the files per part; crops will go to ``out``, which must not lie where images are looked for.
@@ -59,27 +60,31 @@ class Source:
         """
         if not 0 <= self.test_share < 1:
             raise TrainingError(f"--test-share must be at least 0 and below 1, not {self.test_share}.")
-        match self._flags():
-            case ["data"]:
-                found = four_folders(self.data, out)
-            case ["a", "b"]:
-                found = _split(*(_files(Path(folder), out) for folder in (self.a, self.b)), self.test_share)
-            case ["a", "b", "utkface"]:
-                found = _split(*utkface(_files(self.utkface, out), self.a, self.b), self.test_share)
-            case ["a", "b", "csv", "image", "images", "label"]:
-                table = labelled(self.csv, self.images, self.label, self.image, self.a, self.b)
-                found = _split(*table, self.test_share)
+        try:
+            found = self._find(out)
+            _check_overlap(found)
+        except OSError as error:
+            raise TrainingError(
+                f"{error.filename} cannot be read: {error.strerror}. Change its permissions."
+            ) from error
+        return {part: found[part] for part in FOLDERS if found.get(part)}
+
+    def _find(self, out: Path) -> Images:
+        match self.given():
+            case {"data": data, **rest} if not rest:
+                found = four_folders(data, out)
+            case {"a": a, "b": b, **rest} if not rest:
+                found = _split(_files(Path(a), out), _files(Path(b), out), self.test_share)
+            case {"utkface": folder, "a": a, "b": b, **rest} if not rest:
+                found = _split(*utkface(_files(folder, out), a, b), self.test_share)
+            case {"csv": table, "images": images, "label": label, "image": image, "a": a, "b": b, **rest} if not rest:
+                found = _split(*labelled(table, images, label, image, a, b), self.test_share)
             case _:
                 raise TrainingError(SOURCES)
         for part in FOLDERS[:2]:
             if not found.get(part):
                 raise TrainingError(f"There are no files for {part}. {SOURCES}")
-        _check_overlap(found)
-        return {part: found[part] for part in FOLDERS if found.get(part)}
-
-    def _flags(self) -> list[str]:
-        names = ("a", "b", "csv", "data", "image", "images", "label", "utkface")
-        return [name for name in names if getattr(self, name) is not None]
+        return found
 
 
 def four_folders(data: Path, out: Path) -> Images:
@@ -101,8 +106,8 @@ def utkface(files: dict[str, Path], a: str, b: str) -> tuple[dict[str, Path], di
             strange.append(path.name)
     if strange:
         warn(
-            f"{len(strange)} of {len(files)} files are not named [age]_[gender]_[race]_[date].jpg and were left out, the "
-            f"first: {printable(strange[0])}"
+            f"{len(strange)} of {len(files)} files are not named [age]_[gender]_[race]_[date].jpg and were left out, "
+            f"the first: {printable(strange[0])}"
         )
     domains = []
     for query in (a, b):
@@ -113,6 +118,7 @@ def utkface(files: dict[str, Path], a: str, b: str) -> tuple[dict[str, Path], di
     return domains[0], domains[1]
 
 
+_COLUMN = r"\{([^{}]*)\}"
 _WORDS = {
     "gender": ("male", "female"),
     "race": ("white", "black", "asian", "indian", "other"),
@@ -149,30 +155,36 @@ def labelled(
     ``image`` makes a row's file name below ``images``: columns stand in braces, as in ``face-{id}.png``.
     Raises TrainingError for columns, values or files that are not there; single missing files are counted on stderr.
     """
-    rows = _read_table(table, {label, *re.findall(r"\{([^{}]*)\}", image)})
+    rows = _read_table(table, {label, *re.findall(_COLUMN, image)})
     values = Counter(row[label] for row in rows)
     if len(values) < 2:
         raise TrainingError(f'All rows of {table} have the same "{label}". Two domains need two values.')
     domains: tuple[dict[str, Path], dict[str, Path]] = ({}, {})
+    missing = []
     for value, domain in zip((a, b), domains, strict=True):
         if value not in values:
             common = ", ".join(f"{known} ({count})" for known, count in values.most_common(10))
-            raise TrainingError(f'No row of {table} has "{label}" {value}. Its values are: {common}.')
+            raise TrainingError(f'No row of {table} has "{label}" {value}. Its values are: {printable(common)}.')
         for row in (row for row in rows if row[label] == value):
-            name = re.sub(r"\{([^{}]*)\}", lambda column, row=row: row[column[1]], image)
-            domain["__".join(Path(name).parts)] = images / name
-    wanted = [*domains[0].values(), *domains[1].values()]
-    missing = {path for path in wanted if ".." in path.parts or not path.is_file()}
-    if len(missing) == len(wanted):
+            name = Path(_fill(image, row))
+            # A table may come from anywhere; what it names is looked for in --images and nowhere else.
+            if name.is_absolute() or ".." in name.parts or not (images / name).is_file():
+                missing.append(name)
+            else:
+                domain["__".join(name.parts)] = images / name
+    if missing and not any(domains):
         raise TrainingError(
-            f"None of the {len(wanted)} files that {table} names is there; the first would be {wanted[0]}. "
-            "Check --images and --image."
+            f"None of the {len(missing)} files named in {table} is there; the first would be "
+            f"{printable(str(images / missing[0]))}. Check --images and --image."
         )
     if missing:
-        first = next(path for path in wanted if path in missing)
-        warn(f"{len(missing)} of {len(wanted)} files that {table} names are missing, the first: {printable(first.name)}")
-    kept = [{name: path for name, path in domain.items() if path not in missing} for domain in domains]
-    return kept[0], kept[1]
+        count = f"{len(missing)} of {values[a] + values[b]}"
+        warn(f"{count} files named in {table} are missing, the first: {printable(str(missing[0]))}")
+    return domains
+
+
+def _fill(image: str, row: dict[str, str]) -> str:
+    return re.sub(_COLUMN, lambda column: row[column[1]], image)
 
 
 def _read_table(table: Path, columns: set[str]) -> list[dict[str, str]]:
@@ -201,11 +213,16 @@ def _files(folder: Path, out: Path, *written: Path) -> dict[str, Path]:
     inside = [path for path in (out, *written) if path.resolve().is_relative_to(folder.resolve())]
     if inside:
         raise TrainingError(
-            f"The crops would go to {inside[0]}, which lies in {folder}, where images are looked for: the next run would "
-            "take them for images. Choose another --out."
+            f"The crops would go to {inside[0]}, which lies in {folder}, where images are looked for: the next run "
+            "would take them for images. Choose another --out."
         )
-    paths = [path for path in sorted(_walk(folder)) if path.is_file()]
-    return {"__".join(path.relative_to(folder).parts): path for path in paths}
+    files: dict[str, Path] = {}
+    for path in (path for path in sorted(_walk(folder)) if path.is_file()):
+        name = "__".join(path.relative_to(folder).parts)
+        if name in files:
+            raise TrainingError(f"{path} and {files[name]} would become the same crop. Rename one of them.")
+        files[name] = path
+    return files
 
 
 def _walk(folder: Path) -> Iterable[Path]:
