@@ -190,7 +190,7 @@ def test_pictures_keep_their_proportions_at_any_shape(tmp_path, height, width):
 def test_few_images_and_small_ones_are_warned_of(tmp_path, capsys):
     write_noise(tmp_path / "trainA", 3)
     load_part(tmp_path, "trainA", 16, 16)
-    few = "trainA has only 3 images: the model will know these by heart, no others. 1,000 are advised.\n"
+    few = "trainA has only 3 images: the model will learn them by heart. 1,000 are advised.\n"
     assert few in capsys.readouterr().err
     write_image(tmp_path / "trainA" / "large.png", np.zeros((64, 64, 3), np.uint8))
     load_part(tmp_path, "trainA", 24, 32)

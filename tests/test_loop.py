@@ -1,10 +1,12 @@
 """`train.loop`: trainings of a second at 16 pixels, watched from outside."""
 
+import ast
 import errno
 import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,11 +21,15 @@ from train_fixtures import ABOUT, ROOT, one_thread, tiny_config, write_domains, 
 
 from cyclegan.images import load_image, to_tensor
 from cyclegan.model import CycleGAN
+from cyclegan.networks import GeneratorConfig
 from train import loop, losses
-from train.data import load_folder
+from train.config import DiscriminatorConfig
+from train.crops import write_pack
+from train.data import Pairs, load_part
 from train.errors import TrainingError
-from train.loop import Networks, Step, fit
+from train.loop import fit
 from train.prepare import TEMPLATES, Geometry
+from train.step import GeneratorStep, Networks
 
 NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
 LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
@@ -74,14 +80,14 @@ def assert_same_training(run: Path, other: Path):
 
 def interrupt_after(patch: pytest.MonkeyPatch, steps: int) -> None:
     """Press Ctrl-C in the middle of the step that follows."""
-    generators, taken = Step.generators, itertools.count()
+    forward, taken = GeneratorStep.forward, itertools.count()
 
     def interrupted(self, *args):
         if next(taken) == steps:
             raise KeyboardInterrupt
-        return generators(self, *args)
+        return forward(self, *args)
 
-    patch.setattr(Step, "generators", interrupted)
+    patch.setattr(GeneratorStep, "forward", interrupted)
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
@@ -102,15 +108,18 @@ def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
 
 def test_the_state_holds_everything_that_moves(finished):
     state = state_of(finished)
-    assert set(state) == NETWORKS | {"optimizer_G", "optimizer_D", "buffer_A", "buffer_B", "buffer_rng"} | {
+    assert set(state) == NETWORKS | {"optimizer_G", "optimizer_D", "processes", "config"} | {
         "pairs",
+        "steps",
         "seconds",
-        "config",
+        "liveliness",
     }
-    assert state["pairs"] == 24
+    assert (state["pairs"], state["steps"]) == (24, 12) and state["liveliness"] > 0
+    (own,) = state["processes"]
+    assert set(own) == {"buffer_A", "buffer_B", "random"} and set(own["random"]) == {"buffer", "cpu"}
     assert state["config"] == tiny_config().to_json()
-    assert len(state["buffer_A"]["images"]) == len(state["buffer_B"]["images"]) == 4
-    assert not torch.equal(state["buffer_rng"], torch.Generator().manual_seed(0).get_state())
+    assert len(own["buffer_A"]["images"]) == len(own["buffer_B"]["images"]) == 4
+    assert not torch.equal(own["random"]["buffer"], torch.Generator().manual_seed(0).get_state())
     assert {int(each["step"]) for each in state["optimizer_G"]["state"].values()} == {12}
     for name in ("G_AB", "G_BA"):  # the average lags behind
         current, average = state[name]["head.0.weight"], state[f"ema_{name}"]["head.0.weight"]
@@ -122,7 +131,7 @@ def test_the_snapshot_is_the_averaged_generators_in_half_precision(finished):
     for name in ("G_AB", "G_BA"):
         wanted = {key: value.half().float() for key, value in state[f"ema_{name}"].items()}
         assert_same(dict(getattr(model, name).state_dict()), wanted, name)
-    assert {path.name for path in (finished / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (finished / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
 def test_the_snapshot_says_what_it_is(finished):
@@ -193,8 +202,8 @@ def test_tensorboard_has_every_loss_and_the_grids(finished):
 @pytest.mark.parametrize(("log_every", "steps"), [(4, [4, 8, 12]), (3, [4, 6, 10, 12]), (1, [2, 4, 6, 8, 10, 12])])
 def test_logged_losses_are_means_over_the_steps_since_the_last_line(data, tmp_path, monkeypatch, log_every, steps):
     values = itertools.count(0)  # cycle_A and cycle_B in turn: 0, 1, 2, 3, ...
-    monkeypatch.setattr(losses, "cycle", lambda rec, real: rec.float().mean() * 0 + next(values))
-    config = tiny_config(pairs=12, log_every=log_every, save_every=100, cycle=0.0)
+    monkeypatch.setattr(losses, "cycle", lambda rec, *_: rec.float().mean() * 0 + next(values))
+    config = tiny_config(pairs=12, log_every=log_every, save_every=100)
     fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
     expected, done = {}, 0
     for pairs in steps:
@@ -226,7 +235,7 @@ def test_tensorboard_shows_steps_that_were_done_again_once(data, tmp_path, monke
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 7)
-        patch.setattr(losses, "cycle", lambda rec, real: (rec.float() - real).mean() * 0)
+        patch.setattr(losses, "cycle", lambda rec, real, _: (rec.float() - real).mean() * 0)
         fit(tiny_config(), data, run, run / "model", ABOUT)
     (events,) = run.glob("events*")
     events.rename(run / "events.out.tfevents.1000000000.first")  # files are read by time, which is whole seconds
@@ -279,6 +288,8 @@ def test_killed_while_it_writes_its_state_and_started_again(data, finished, tmp_
         "state.pt",
         "model",
         "samples",
+        "losses.csv",
+        "losses.png",
     }
 
 
@@ -432,8 +443,8 @@ def test_missing_data_leaves_no_run_behind(tmp_path):
 
 def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
     data = write_domains(tmp_path, side=32)
-    sizes, generators = [], Step.generators
-    monkeypatch.setattr(Step, "generators", lambda s, *args: sizes.append(args[0].shape[2:]) or generators(s, *args))
+    sizes, forward = [], GeneratorStep.forward
+    monkeypatch.setattr(GeneratorStep, "forward", lambda s, *args: sizes.append(args[0].shape[2:]) or forward(s, *args))
     run = tmp_path / "run"
     fit(tiny_config(stages=((16, 0.0), (32, 0.5))), data, run, run / "model", ABOUT)
     assert sizes == [(16, 16)] * 6 + [(32, 32)] * 6
@@ -442,7 +453,7 @@ def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
         "00000016.png": (96, 192),
         "00000024.png": (96, 192),
     }
-    assert state_of(run)["buffer_A"]["images"][0].shape == (3, 32, 32)
+    assert state_of(run)["processes"][0]["buffer_A"]["images"][0].shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(("steps", "size"), [(5, 16), (9, 32)])
@@ -454,85 +465,10 @@ def test_a_model_is_served_at_the_size_it_has_been_trained_at_so_far(tmp_path, m
     assert CycleGAN.from_pretrained(run / "model").config.image_size == size
 
 
-def one_step(identity_weight: float, **changes):
-    config = tiny_config(**changes)
-    torch.manual_seed(0)
-    nets = Networks.build(config, torch.device("cpu"))
-    work = []
-    for network in (nets.G_AB, nets.G_BA):
-        network.register_forward_hook(lambda _, __, output: work.append(len(output)))
-    real_A, real_B = torch.rand(2, 2, 3, 16, 16) * 2 - 1
-    total, parts, fake_A, fake_B = Step(config, nets, torch.device("cpu")).generators(real_A, real_B, identity_weight)
-    return total, parts, sum(work), nets
-
-
-def test_the_generators_total_is_the_weighted_sum_of_the_paper():
-    total, parts, _, _ = one_step(identity_weight=5.0, cycle=10.0)
-    assert set(parts) == LOSSES - {"D_A", "D_B"}
-    value = {name: part.item() for name, part in parts.items()}
-    assert total.item() == pytest.approx(
-        value["adversarial_AB"]
-        + value["adversarial_BA"]
-        + 10 * (value["cycle_A"] + value["cycle_B"])
-        + 5 * (value["identity_A"] + value["identity_B"])
-    )
-    assert min(value.values()) > 0 and not any(part.requires_grad for part in parts.values())
-
-
-def test_no_identity_weight_no_identity_work():
-    total, parts, images, _ = one_step(identity_weight=0.0)
-    assert images == 4 * 2 and one_step(identity_weight=1.0)[2] == 6 * 2
-    assert parts["identity_A"] == parts["identity_B"] == 0
-    with_identity, others, _, _ = one_step(identity_weight=1.0)
-    identity = others["identity_A"] + others["identity_B"]
-    assert with_identity.item() == pytest.approx((total + identity).item())
-
-
-def test_the_generators_step_moves_generators_only():
-    total, _, _, nets = one_step(identity_weight=1.0)
-    total.backward()
-    for network in (nets.G_AB, nets.G_BA):
-        assert all(weight.grad is not None for weight in network.parameters())
-    for network in (nets.D_A, nets.D_B):
-        assert all(weight.grad is None for weight in network.parameters())
-
-
-def test_each_discriminator_judges_its_own_domain():
-    """D_A tells A from G_BA(B): its loss depends on A's images, not on B's."""
-    config = tiny_config()
-    torch.manual_seed(0)
-    nets = Networks.build(config, torch.device("cpu"))
-    step = Step(config, nets, torch.device("cpu"))
-    real_A, real_B, fake_A, fake_B, other = torch.rand(5, 2, 3, 16, 16) * 2 - 1
-    nets.D_A.eval()  # eval: without the power iterations of spectral norm, which change the scores from call to call
-    nets.D_B.eval()
-    _, parts = step.discriminators(real_A, real_B, fake_A, fake_B)
-    for arguments, changed in (
-        ((other, real_B, fake_A, fake_B), "D_A"),
-        ((real_A, other, fake_A, fake_B), "D_B"),
-        ((real_A, real_B, other, fake_B), "D_A"),
-        ((real_A, real_B, fake_A, other), "D_B"),
-    ):
-        _, now = step.discriminators(*arguments)
-        assert {name for name in now if now[name] != parts[name]} == {changed}
-
-
 def test_no_average_means_the_snapshot_is_the_current_generators(data, tmp_path):
     fit(tiny_config(ema_halflife=0), data, tmp_path / "run", tmp_path / "model", ABOUT)
     state = state_of(tmp_path / "run")
     assert_same(dict(state["ema_G_AB"]), dict(state["G_AB"]))
-
-
-def test_the_average_halves_its_memory_per_half_life():
-    config = tiny_config(ema_halflife=8)
-    nets = Networks.build(config, torch.device("cpu"))
-    for weight in nets.G_AB.parameters():
-        weight.data.fill_(1.0)
-    for weight in nets.ema_G_AB.parameters():
-        weight.data.fill_(0.0)
-    for _ in range(4):  # four steps of two pairs: one half-life
-        nets.average(config, 1000)
-    assert all((weight - 0.5).abs().max() < 1e-6 for weight in nets.ema_G_AB.parameters())
 
 
 def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkeypatch):
@@ -551,19 +487,6 @@ def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkey
     assert all(np.isfinite(list(values.values())).all() for values in precise.values())
 
 
-def test_bfloat16_computes_in_bfloat16_and_float32_does_not():
-    def dtype_inside(precision: str) -> torch.dtype:
-        config = tiny_config(precision=precision)
-        nets = Networks.build(config, torch.device("cpu"))
-        seen = []
-        nets.G_AB.stem.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-        Step(config, nets, torch.device("cpu")).generators(*torch.zeros(2, 1, 3, 16, 16), 0.0)
-        return seen[0]
-
-    assert dtype_inside("bfloat16") == torch.bfloat16
-    assert dtype_inside("float32") == torch.float32
-
-
 def test_it_learns(tmp_path):
     """Dark pictures become bright and bright ones dark: 150 steps, from grey for everything."""
     data = write_domains(tmp_path, 40)
@@ -579,7 +502,7 @@ def test_it_learns(tmp_path):
         log_every=100,
         save_every=600,
     )
-    dark, bright = (to_tensor(load_folder(data / f"train{letter}", 16)[0]) for letter in "AB")
+    dark, bright = (to_tensor(load_part(data, f"train{letter}", 16, 16)[0]) for letter in "AB")
 
     def means(model: CycleGAN) -> tuple[float, float]:
         with torch.no_grad():
@@ -592,3 +515,207 @@ def test_it_learns(tmp_path):
     fit(config, data, tmp_path / "run", tmp_path / "run" / "model", ABOUT)
     brightened, darkened = means(CycleGAN.from_pretrained(tmp_path / "run" / "model"))
     assert brightened > 0.4 and darkened < -0.4
+
+
+# Every setting that keeps something between steps. -------------------------------------------------------------------
+
+RESUMED = {
+    "rmsprop": dict(optimizer="rmsprop", lr=1e-4),
+    "mask": dict(generator=GeneratorConfig(filters=4, blocks=1, mask=True), mask_area=0.3),
+    "turns of an epoch": dict(alternate=True, pairs=72),  # of 27 images
+    "more steps of the discriminators": dict(discriminator_steps=2),
+    "one loss or the other": dict(identity_chance=0.4),
+    "unfreezing": dict(unfreeze=2),
+    "dropout and switchable norm": dict(
+        generator=GeneratorConfig(filters=4, blocks=1, norm="switchable", dropout=0.5)
+    ),
+    "batch norm": dict(discriminator=DiscriminatorConfig(filters=4, layers=2, norm="batch")),
+    "gradient penalty": dict(r1=1.0),
+    "noise": dict(noise=0.3),
+    "parts of a batch": dict(accumulate=2),
+    "jitter": dict(enlarge=1.5),
+    "stages": dict(stages=((16, 0.0), (20, 0.5))),
+}
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
+def test_resumed_bit_for_bit_whatever_the_settings(data, tmp_path, monkeypatch, changes):
+    config = tiny_config(**changes)
+    fit(config, data, tmp_path / "whole", tmp_path / "whole" / "model", ABOUT)
+    run = tmp_path / "run"
+    taken, average = itertools.count(), Networks.average
+
+    def interrupted(self, *args):
+        if next(taken) == 0.6 * config.pairs // config.batch:
+            raise KeyboardInterrupt
+        average(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Networks, "average", interrupted)
+        fit(config, data, run, run / "model", ABOUT)
+    assert 8 <= state_of(run)["pairs"] < config.pairs
+    torch.manual_seed(777)
+    fit(config, data, run, run / "model", ABOUT)
+    assert_same_training(run, tmp_path / "whole")
+
+
+def test_parts_of_a_batch_are_the_batch(data, tmp_path):
+    """Accumulated gradients are those of the whole batch, up to rounding: instance norm knows no batch."""
+    plain = dict(batch=4, buffer=0, discriminator=DiscriminatorConfig(filters=4, layers=2, norm="instance"))
+    for name, accumulate in (("whole", 1), ("parts", 2)):
+        config = tiny_config(**plain, accumulate=accumulate, optimizer="rmsprop", lr=1e-6)
+        fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
+    one, two = scalars(tmp_path / "whole"), scalars(tmp_path / "parts")
+    for name in one:
+        assert list(one[name].values()) == pytest.approx(list(two[name].values()), rel=1e-3), name
+
+
+def test_a_pack_trains_like_its_folder(tmp_path):
+    """Names, and with them the images held out, are the same; pixels are those of the pack's JPEG files."""
+    write_domains(tmp_path / "crops", side=32)
+    (tmp_path / "crops" / "prepare.json").write_text(json.dumps(Geometry(32, faces=("square", "square")).to_json()))
+    write_pack(tmp_path / "crops", tmp_path / "crops.tar")
+    config = tiny_config(stages=((32, 0.0),), pairs=4)
+    fit(config, tmp_path / "crops.tar", tmp_path / "run", tmp_path / "model", ABOUT)
+    packed, loose = (
+        Pairs.load(path, 32, 32, 3, 3, 0, torch.device("cpu")) for path in (tmp_path / "crops.tar", tmp_path / "crops")
+    )
+    assert packed.A.shape == loose.A.shape and packed.validation_B.shape == loose.validation_B.shape
+    assert (packed.validation_B.float() - loose.validation_B.float()).abs().mean() < 40  # noise is hard on JPEG
+
+
+def test_a_collapse_is_said_and_the_state_before_it_kept(data, tmp_path, monkeypatch):
+    run, average = tmp_path / "run", Networks.average
+
+    def grey(self, config, pairs):
+        average(self, config, pairs)
+        if pairs > 8:
+            for weight in self.ema_G_BA.parameters():
+                weight.data.zero_()
+
+    monkeypatch.setattr(Networks, "average", grey)
+    with pytest.raises(TrainingError, match="has collapsed: after 16 pairs all translations B2A look alike"):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == 8
+
+
+def test_copying_is_said(data, tmp_path, capsys):
+    config = tiny_config(generator=GeneratorConfig(filters=4, blocks=1, mask=True), cycle=100.0, lr=1e-9)
+    shut = torch.sigmoid
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "sigmoid", lambda x: shut(x) * 0)
+        fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert "Translations A2B hardly differ from their inputs (by 0.0000). Lower --cycle" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_names_what_to_lower(data, tmp_path, monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(GeneratorStep, "forward", out_of_memory)
+    with pytest.raises(TrainingError, match="Memory ran out at a batch of 2 and 16 pixels. Lower --batch, raise"):
+        fit(tiny_config(), data, tmp_path / "run", tmp_path / "model", ABOUT)
+
+
+def test_a_model_of_the_same_shape_is_a_start_near_the_identity(data, tmp_path):
+    """Each generator begins as whichever of the two changes its images less."""
+    mask = dict(generator=GeneratorConfig(filters=4, blocks=1, mask=True))
+    fit(tiny_config(pairs=2, **mask), data, tmp_path / "first", tmp_path / "first" / "model", ABOUT)
+    model = CycleGAN.from_pretrained(tmp_path / "first" / "model")
+    with torch.no_grad():
+        model.G_AB.head[0].bias[3], model.G_BA.head[0].bias[3] = -40.0, 40.0  # G_AB copies, G_BA paints
+    model.save_pretrained(tmp_path / "start")
+    config = tiny_config(pairs=2, lr=1e-12, ema_halflife=0, **mask)
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT, init=tmp_path / "start")
+    state = state_of(tmp_path / "run")
+    for name in ("G_AB", "G_BA"):
+        assert state[name]["head.0.bias"][3] == pytest.approx(-40.0, abs=0.1)
+    with pytest.raises(TrainingError, match="have another shape than this recipe's. Start without --init."):
+        fit(tiny_config(), data, tmp_path / "other", tmp_path / "model", ABOUT, init=tmp_path / "start")
+
+
+def test_a_run_of_another_number_of_processes_is_refused(data, finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    state = state_of(finished)
+    state["processes"] *= 2
+    torch.save(state, run / "state.pt")
+    with pytest.raises(TrainingError, match="was started with 2 processes, not 1."):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+
+
+# Two processes. -----------------------------------------------------------------------------------------------------
+
+LAUNCHED = """
+    import sys, torch
+    from pathlib import Path
+    from train_fixtures import ABOUT, tiny_config
+    from train.loop import fit
+    from train.data import Pairs
+
+    torch.set_num_threads(1)
+    data, run, pairs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    batch = Pairs.batch
+    seen = []
+
+    def watched(self, start, count, *rest):
+        seen.append((start, count))
+        return batch(self, start, count, *rest)
+
+    Pairs.batch = watched
+    from train.config import DiscriminatorConfig
+    config = tiny_config(batch=4, buffer=0, flip=False, pairs=pairs,
+                         discriminator=DiscriminatorConfig(filters=4, layers=2, norm="instance"))
+    fit(config, data, run, run / "model", ABOUT)
+    import os
+    Path(f"{run}.seen.{os.environ.get('RANK', '0')}").write_text(repr(seen))
+"""
+
+
+def launch(folder: Path, data: Path, run: Path, processes: int, pairs: int = 24) -> subprocess.CompletedProcess:
+    """Train in that many processes: through `accelerate launch`, as train/README.md says, if there are several."""
+    script = folder / "launched.py"
+    script.write_text(textwrap.dedent(LAUNCHED))
+    command: list = [sys.executable]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", processes]
+        command += ["--num_machines", 1, "--main_process_port", port, "--mixed_precision", "no"]
+        command += ["--dynamo_backend", "no"]
+    return subprocess.run(
+        [str(word) for word in [*command, script, data, run, pairs]],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_two_processes_train_what_one_does(data, tmp_path):
+    """Same images in the same order, half of each batch in each process; losses within 2 % of one process's."""
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for run, processes in ((alone, 1), (both, 2)):
+        done = launch(tmp_path, data, run, processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def images(rank: int) -> list[int]:
+        seen = ast.literal_eval(Path(f"{both}.seen.{rank}").read_text())
+        return [at for start, count in seen for at in range(start, start + count)]
+
+    assert sorted(images(0) + images(1)) == list(range(24)) and len(set(images(0)) & set(images(1))) == 0
+    one, two = scalars(alone), scalars(both)
+    for name in LOSSES:
+        assert list(two[name].values()) == pytest.approx(list(one[name].values()), rel=0.02), name
+    state, single = state_of(both), state_of(alone)
+    assert len(state["processes"]) == 2 and len(list(both.glob("events*"))) == 1  # one writer
+    for name in ("ema_G_AB", "G_AB"):
+        difference = (state[name]["head.0.weight"] - single[name]["head.0.weight"]).abs().max()
+        assert difference < 5e-3, name  # 24 Adam steps of 2e-4 could part them by 5e-3 at most; rounding decides signs
+
+    # Longer, and with another number of processes.
+    longer = launch(tmp_path, data, both, 2, pairs=32)
+    assert longer.returncode == 0, longer.stderr[-3000:]
+    assert state_of(both)["pairs"] == 32
+    refused = launch(tmp_path, data, both, 1, pairs=40)
+    assert refused.returncode != 0 and "was started with 2 processes, not 1." in refused.stderr

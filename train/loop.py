@@ -68,7 +68,9 @@ def _fit(
 ) -> None:
     # Set up: processes, data, networks, optimisers. ------------------------------------------------------------------
     accelerator = make_accelerator(config, device)
-    device, is_main = accelerator.device, accelerator.is_main_process
+    # Accelerate numbers the processes' CPUs, of which PyTorch knows but one.
+    device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+    is_main = accelerator.is_main_process
     share = per_process(config, accelerator.num_processes)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
@@ -298,7 +300,7 @@ def mean_over_processes(
     accelerator: Accelerator, totals: dict[str, Tensor], counts: dict[str, int]
 ) -> dict[str, float]:
     """Mean of each loss since the last log, over all processes."""
-    names = sorted(totals)
+    names = list(totals)  # in the order of a step, so that the first bad one is the culprit
     means = torch.stack([totals[name].float() / counts[name] for name in names])
     return dict(zip(names, accelerator.reduce(means, "mean").tolist(), strict=True))
 
@@ -397,7 +399,8 @@ def write_snapshot(
         license=about.license,
         training=trained,
     )
-    model = CycleGAN(model_config)
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and a save must not change the training
+        model = CycleGAN(model_config)
     model.G_AB.load_state_dict(nets.ema_G_AB.state_dict())
     model.G_BA.load_state_dict(nets.ema_G_BA.state_dict())
     model.save_pretrained(folder)

@@ -36,7 +36,7 @@ class Samples:
             real = self._data.validation(letter, _COUNT, size)
             fake = there(real)
             rows += [real, fake, back(fake)]
-            variety = float(fake.std(0).mean() / real.std(0).mean().clamp_min(1e-3))
+            variety = float(fake.std(0, correction=0).mean() / real.std(0, correction=0).mean().clamp_min(1e-3))
             measured[direction] = (variety, float((fake - real).abs().mean()))
         count = min(len(row) for row in rows)
         return tile([to_images(row[:count].expand(-1, 3, -1, -1)) for row in rows]), measured
