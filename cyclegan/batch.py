@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import os
+import re
 import tempfile
 import threading
 import time
@@ -136,7 +137,7 @@ class Batch:
         self.rows: list[dict[str, Any]] = []
         """One per finished file, in order: photo, size, faces, output, seconds; or photo and error."""
         self._bytes = 0
-        self._stems: list[str] = []
+        self._stems: set[str] = set()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -259,12 +260,13 @@ class Batch:
 
     def _stem(self, source: Source) -> str:
         """A name for the results that no other file of the batch has, on any system."""
-        stem = file_name(PurePosixPath(source.name).stem)
+        # ".face" marks the pictures of single faces, and is left to them.
+        stem = re.sub(r"\.(?=face)", "-", file_name(PurePosixPath(source.name).stem), flags=re.IGNORECASE)
         wanted, number = stem, 1
-        while any(_clash(wanted.casefold(), taken) for taken in self._stems):
+        while wanted.casefold() in self._stems:
             number += 1
             wanted = f"{stem}-{number}"
-        self._stems.append(wanted.casefold())
+        self._stems.add(wanted.casefold())
         return wanted
 
     def _target(self, source: Source, name: str) -> Path:
@@ -301,11 +303,6 @@ def file_name(words: str) -> str:
     name = "".join("_" if c in _NOT_IN_NAMES or not c.isprintable() else c for c in words)
     name = name.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
     return f"_{name}" if name.upper() in _DEVICES else name or "photo"
-
-
-def _clash(one: str, other: str) -> bool:
-    """Whether two photos of these names would write the same file, counting those of their faces."""
-    return one == other or one.startswith(f"{other}.face") or other.startswith(f"{one}.face")
 
 
 def _not_writable(error: OSError) -> CycleGANError:

@@ -410,7 +410,7 @@ def test_a_folder_and_a_zip_stand_for_what_is_in_them(run):
         archive.writestr("day one/cut.png", encode_png(SMALL)[:5000])
     code, out, err = translate(run, "trip", "more.zip", "--json")
     assert code == 1 and err == f"day one/cut.png: {DAMAGED}\n"
-    assert [json.loads(line)["photo"] for line in out.splitlines()] == ["a.png", "b.png", "day one/c.png"]
+    assert [json.loads(line)["photo"] for line in out.splitlines()] == ["trip/a.png", "trip/b.png", "day one/c.png"]
     assert files() == sorted(name for stem in "abc" for name in results(stem, 1))
 
 
