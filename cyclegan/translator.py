@@ -29,17 +29,19 @@ class Translation:
     index: int
     """Position in the list of `Translator.detect`, from 0."""
     face: Face | None
-    """The face, or None for a drawing."""
+    """The face, or None for a part of the picture chosen by hand, or a drawing."""
     box: Box
     """Upright box around the crop in the photo."""
     input: np.ndarray
     """The crop the model saw: uint8 [S, S, 3]."""
     translation: np.ndarray
-    """What it made of it: uint8 [S, S, 3]."""
+    """What it made of it, after the last step: uint8 [S, S, 3]."""
     reconstruction: np.ndarray
     """The way back from the translation: uint8 [S, S, 3]."""
     cycle_l1: float
     """Mean absolute difference of input and reconstruction, pixels in [0, 1]."""
+    steps: tuple[np.ndarray, ...] = ()
+    """What each model of a chain made of it, in order: uint8 [S, S, 3] each; the last is ``translation``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +120,8 @@ class Translator:
             model, direction: a name of the zoo, and A2B or B2A.
             faces: which faces, for directions that start from photographs.
             then: further (model, direction) pairs, each applied to the result of the one before.
-            square: the part to translate when the direction starts from drawings, at least a pixel wide; the centred
-                square if None.
+            square: the part to translate, chosen by hand instead of by the detector, at least a pixel wide. If None,
+                directions that start from drawings take the centred square.
             found: faces already detected in this photo.
 
         Raises NoFaceError, BadImageError, UnknownModelError, UnknownDirectionError, BadCheckpointError.
@@ -129,13 +131,12 @@ class Translator:
         chain = [(model, direction), *then]
         for name, way in chain:
             self.engine(name, way)  # an unknown link is refused before any work is done
-        if self.needs_faces(model, direction):
+        if square is not None and not 1 <= square[2] - square[0] < np.inf:
+            raise BadImageError("The part of the picture to translate is empty. Choose a larger one.")
+        chosen: list[tuple[int, Face | None]] = [(0, None)]
+        if square is None and self.needs_faces(model, direction):
             found = self.detect(photo) if found is None else list(found)
-            chosen: list[tuple[int, Face | None]] = [(index, found[index]) for index in choose(faces, len(found))]
-        else:
-            if square is not None and not 1 <= square[2] - square[0] < np.inf:
-                raise BadImageError("The part of the picture to translate is empty. Choose a larger one.")
-            chosen = [(0, None)]
+            chosen = [(index, found[index]) for index in choose(faces, len(found))]
 
         output, translations = photo, []
         for index, face in chosen:
@@ -172,6 +173,7 @@ class Translator:
             translation=last.after,
             reconstruction=reconstruction,
             cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
+            steps=tuple(step.after for step in steps),
         )
 
 
