@@ -1,61 +1,79 @@
-"""Faces to try, free to show because no camera took them: generated ones, cut from the grids of the models."""
+"""Pictures to try: the files of ``examples/``, searched and translated once and then remembered for all visitors."""
 
+import html
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from cyclegan.errors import BadImageError
+from cyclegan.faces.align import Box
 from cyclegan.images import load_image
-from cyclegan.zoo import Zoo
+from cyclegan.translator import Faces, Result, Translator
+from cyclegan.ui.components import Upload
+from cyclegan.ui.kept import Photo
+from cyclegan.ui.results import Chain, thumbnail
 
-GRID_FILE = "grid.png"
-SIDE = 480
-"""Width and height in pixels of an example."""
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
 
-_WHITE = 250  # what separates the pictures of a grid
-_LEAST = 48  # side in pixels below which a cell shows no face
-
-
-def examples(zoo: Zoo, count: int = 6) -> list[np.ndarray]:
-    """Up to ``count`` generated faces, taken in turn from the grids of all models: uint8 [SIDE, SIDE, 3] each."""
-    folders = tuple(str(entry.folder) for entry in zoo.entries.values())
-    return list(_gather(folders, count))
+_THUMB = 128  # side in pixels, for screens of two pixels per point
+_REMEMBERED = 48  # results, of about 2 MB each
 
 
-@lru_cache(maxsize=8)
-def _gather(folders: tuple[str, ...], count: int) -> tuple[np.ndarray, ...]:
-    cells = [_spread(_cells(Path(folder) / GRID_FILE), count) for folder in folders]
-    in_turn = [each[i] for i in range(count) for each in cells if i < len(each)]
-    return tuple(cv2.resize(cell, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for cell in in_turn[:count])
+@dataclass(frozen=True)
+class Example:
+    """A picture that may be shown to anyone."""
+
+    path: Path
+
+    @property
+    def words(self) -> str:
+        """What it shows: its file name in words."""
+        return self.path.stem.replace("-", " ").capitalize()
 
 
-def _spread(cells: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """``count`` of them, evenly spaced; all if there are fewer."""
-    return [cells[i * len(cells) // count] for i in range(count)] if len(cells) > count else cells
+class Examples:
+    """The examples of a folder. Nothing is read before somebody chooses one, but for the thumbnails."""
+
+    def __init__(self, translator: Translator, folder: Path = FOLDER):
+        self.all = [Example(path) for path in sorted(folder.glob("*.jpg"))]
+        self._translator = translator
+        # Examples are the same for everybody, so that their results may be, too.
+        self._remembered = lru_cache(_REMEMBERED)(self._translate)
+        self._photo = lru_cache(len(self.all) or 1)(self._read)
+
+    def photo(self, index: int) -> Photo:
+        """An example as if it had been uploaded."""
+        return self._photo(index)
+
+    def translate(self, photo: Photo, chain: Chain, faces: Faces, square: Box | None) -> Result | None:
+        """The result for a photo that is an example, remembered from the last time; None for any other photo."""
+        if not any(photo.path == str(example.path) for example in self.all):
+            return None
+        return self._remembered(photo.path, chain, faces, square)
+
+    def html(self) -> str:
+        """A row of buttons, each with its number in ``data-index``."""
+        tiles = "".join(
+            f'<li><button type="button" data-index="{i}" aria-label="Try: {html.escape(example.words)}">'
+            f'<img src="{_thumb(example.path)}" alt=""></button></li>'
+            for i, example in enumerate(self.all)
+        )
+        return f'<p>Or try one of these</p><ul class="strip">{tiles}</ul>'
+
+    def _read(self, index: int) -> Photo:
+        path = self.all[index].path
+        pixels = load_image(path)
+        return Photo.of(Upload(str(path), path.name, pixels), self._translator.detect(pixels))
+
+    def _translate(self, path: str, chain: Chain, faces: Faces, square: Box | None) -> Result:
+        (model, direction), *then = chain
+        return self._translator.translate(load_image(path), model, direction, faces, then, square)
 
 
-def _cells(grid: Path) -> list[np.ndarray]:
-    """The last picture of each block of a grid, row by row; blocks lie apart on white, pictures in them touch.
-
-    In the grids of this project the last is the reconstruction: a face like those of the domain it started from.
-    """
-    try:
-        pixels = load_image(grid)
-    except BadImageError:  # most likely there is no grid; examples are an extra
-        return []
-    white = (pixels >= _WHITE).all(axis=2)
-    cells = []
-    for top, bottom in _runs(~white.all(axis=1)):
-        for left, right in _runs(~white[top:bottom].all(axis=0)):
-            side = bottom - top
-            if side >= _LEAST and (right - left) % side == 0:
-                cells.append(pixels[top:bottom, right - side : right])
-    return cells
-
-
-def _runs(line: np.ndarray) -> list[tuple[int, int]]:
-    """Start and end of each run of True."""
-    edges = np.flatnonzero(np.diff(np.r_[0, line.astype(np.int8), 0]))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+def _thumb(path: Path) -> str:
+    picture = load_image(path)
+    side = min(picture.shape[:2])
+    left, top = (picture.shape[1] - side) // 2, 0  # heads are at the top
+    square = picture[top : top + side, left : left + side]
+    return thumbnail(cv2.resize(square, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA))

@@ -1,7 +1,6 @@
 """What the server remembers of a visit: photos and answers. Pixels lie in files that go within the hour."""
 
 import io
-import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from cyclegan.images import encode_png, load_image
 from cyclegan.translator import Result
 from cyclegan.ui.components import Upload, store
 from cyclegan.ui.draw import preview
-from cyclegan.ui.results import Chain, cards, thumbnail, title_of
+from cyclegan.ui.results import Chain, cards, file_name, thumbnail, title_of
 from cyclegan.zoo import Zoo, provenance
 
 GONE = "This photo was deleted from the server after an hour. Choose it again."
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:
@@ -101,17 +101,13 @@ class Answer:
     def file(self, strength: float = 1.0) -> tuple[bytes, str]:
         """The picture as a PNG file that says how it was made, and a name for it."""
         text = self.text if strength == 1 else {**self.text, "Strength": f"{strength:.0%}"}
-        return encode_png(self.picture(strength), text), f"{self._stem()}.png"
+        return encode_png(self.picture(strength), text), file_name(self.photo.name, self.title)
 
     def words(self) -> str:
         """The HTML of its cards. Raises BadImageError once they are gone."""
         if not Path(self.cards).exists():
             raise BadImageError(GONE)
         return Path(self.cards).read_text(encoding="utf-8")
-
-    def _stem(self) -> str:
-        words = f"{Path(self.photo.name or 'photo').stem} {self.title.split(': ')[-1]}"
-        return re.sub(r"[^\w.]+", "-", words).strip("-.").lower()
 
 
 def zipped(answers: Iterable[Answer], strength: float) -> bytes:

@@ -1,9 +1,10 @@
 """Links that restore the settings of the Photo tab; never a photo."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from cyclegan.model import DIRECTIONS
+from cyclegan.model import DIRECTIONS, check_direction
 from cyclegan.ui.results import Chain
 from cyclegan.zoo import Zoo
 
@@ -26,8 +27,20 @@ COPY_LINK = """async (model, direction, second, third, strength) => {
         return "The link is in the address bar";
     }
 }"""
-COPIED_FOR_A_WHILE = "() => new Promise((resolve) => setTimeout(() => resolve('Copy link to these settings'), 2500))"
+COPY_LABEL = "Copy link to these settings"
+COPIED_FOR_A_WHILE = f"() => new Promise((resolve) => setTimeout(() => resolve('{COPY_LABEL}'), 2500))"
 THE_LINK = "() => window.location.search"
+
+
+def as_step(model: str, direction: str) -> str:
+    """A step of a chain as one word: ``"glasses:A2B"``."""
+    return f"{model}:{direction}"
+
+
+def from_step(step: str) -> tuple[str, str]:
+    """The inverse of `as_step`; nonsense gives a model or direction that does not exist."""
+    model, _, direction = step.rpartition(":")
+    return model, direction
 
 
 @dataclass(frozen=True)
@@ -49,11 +62,9 @@ def parse(search: str, zoo: Zoo) -> Settings | None:
         return None
     chain = [(found["model"][0], found.get("direction", [DIRECTIONS[0]])[0])]
     for step in found.get("then", [])[: MAX_STEPS - 1]:
-        name, _, direction = step.rpartition(":")
-        chain.append((name, direction))
+        chain.append(from_step(step))
     for name, direction in chain:
+        zoo.config(name)
         check_direction(direction)
-        if name not in zoo.entries:
-            zoo.config(name)
     strength = found.get("strength", ["100"])[0]
-    return Settings(tuple(chain), min(int(strength), 100) if strength.isdecimal() else 100)
+    return Settings(tuple(chain), min(int(strength), 100) if re.fullmatch("[0-9]{1,3}", strength) else 100)

@@ -2,7 +2,9 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,16 +53,25 @@ def _steps(zoo: Zoo, chain: Chain) -> list[str]:
     return [zoo.config(model).directions[direction] for model, direction in chain]
 
 
-def compare(before: bytes, after: bytes, size: tuple[int, int], title: str) -> str:
-    """HTML: the photo before and after on top of each other, with a slider between them. Both are JPEGs."""
+def file_name(photo: str | None, title: str) -> str:
+    """A name for the PNG file of a result: ``holiday-add-glasses.png``."""
+    words = f"{Path(photo or 'photo').stem} {title.split(': ')[-1]}"
+    return re.sub(r"[^\w.]+", "-", words).strip("-.").lower() + ".png"
+
+
+def compare(before: bytes, after: bytes, size: tuple[int, int], title: str, strength: int) -> str:
+    """HTML: the photo before and after on top of each other, with a slider between them. Both are JPEGs.
+
+    ``strength`` in percent: how much the translation covers the photo.
+    """
     width, height = size
     return f"""
 <figure class="compare">
-  <div class="stage" style="--ratio: {width / height:.5f}">
-    <img class="after" src="{_url(after)}" alt="Your photo after {html.escape(title)}">
+  <div class="stage" style="--ratio: {width / height:.5f}; --strength: {strength / 100}">
     <img class="before" src="{_url(before)}" alt="Your photo as it was">
+    <img class="after" src="{_url(after)}" alt="Your photo after {html.escape(title)}">
     <span class="line" aria-hidden="true"></span>
-    <input type="range" min="0" max="100" value="50" aria-label="Before and after: how much of the photo shows as it was"
+    <input type="range" min="0" max="100" value="50" aria-label="Boundary between before and after"
       aria-valuetext="50% before">
   </div>
   <figcaption><span>Before</span><span class="how">Drag, or use the arrow keys</span><span>After</span></figcaption>
@@ -93,7 +104,7 @@ def _card(translation: Translation, steps: Sequence[str], no_face: str, text: di
     figures.append(_figure(translation.reconstruction, "Reconstruction", f"{who}, translated there and back", text))
     verdict, meaning = cycle_words(translation.cycle_l1)
     return (
-        f'<section class="face" aria-label="{who}"><h3>{who}</h3>'
+        f'<section class="face" aria-label="{who}"><h2>{who}</h2>'
         f'<div class="pictures" style="--count: {len(figures)}">{"".join(figures)}</div>'
         f'<p class="cycle">Cycle error <b>{translation.cycle_l1:.3f}</b> – <b>{verdict}</b>: {meaning}.</p>'
         f"{_heat_maps(translation, who)}</section>"
@@ -129,8 +140,11 @@ def _mean_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(np.float32) - other).mean() / 255)
 
 
-def gallery(answers: Sequence["Answer"], total: int, who: str, left_out: Sequence[str]) -> str:
-    """HTML: every direction for one face, each a button that opens it; ``total`` are on their way."""
+def gallery(answers: Sequence["Answer"], total: int, who: str, left_out: Sequence[str], faces: bool = True) -> str:
+    """HTML: every direction for one face, each a button that opens it; ``total`` are on their way.
+
+    ``left_out`` are those that do not start from what this starts from: photographs if ``faces``, or drawings.
+    """
     tiles = "".join(
         f'<li><button type="button" data-index="{i}"><img src="{answer.thumbnail}" alt="">'
         f"<b>{html.escape(answer.title.split(': ')[-1])}</b>"
@@ -138,9 +152,10 @@ def gallery(answers: Sequence["Answer"], total: int, who: str, left_out: Sequenc
         for i, answer in enumerate(answers)
     )
     progress = f"{len(answers)} of {total} directions" if len(answers) < total else f"All {total} directions"
-    missing = f'<p class="note">Left out, as they start from drawings: {html.escape(", ".join(left_out))}.</p>'
+    others = "drawings" if faces else "photographs"
+    missing = f'<p class="note">Left out, as they start from {others}: {html.escape(", ".join(left_out))}.</p>'
     return (
-        f'<section class="gallery" aria-label="All directions"><h3>{who}, translated</h3>'
+        f'<section class="gallery" aria-label="All directions"><h2>{who}, translated</h2>'
         f'<p class="note" role="status">{progress}. Choose one to see it in the photo.</p>'
         f'<ul class="tiles">{tiles}</ul>{missing if left_out else ""}</section>'
     )
@@ -154,7 +169,7 @@ def visit(answers: Sequence["Answer"]) -> str:
         for i in reversed(range(len(answers)))
     )
     return (
-        '<section class="visit" aria-label="This visit"><h3>This visit</h3>'
+        '<section class="visit" aria-label="This visit"><h2>This visit</h2>'
         f'<ul class="strip">{tiles}</ul><p class="note">Only you see these; they go when you leave.</p></section>'
     )
 
