@@ -95,6 +95,13 @@ class Translator:
                 self._engines[key] = make_engine(generator, config.image_size, self.device, self._engine)
             return self._engines[key]
 
+    def forget(self, guest: str) -> None:
+        """Remove a guest from the zoo, and its engines."""
+        self.zoo.remove_guest(guest)
+        with self._lock:
+            for key in [key for key in self._engines if key[0] == guest]:
+                del self._engines[key]
+
     def detect(self, photo: np.ndarray) -> list[Face]:
         """The faces of a photo (uint8 [H, W, 3]), largest first; may be empty."""
         photo = check_image(photo)

@@ -18,6 +18,8 @@ from cyclegan.networks import Generator, count_macs, count_parameters
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_GUEST_MACS = 80e9
 """Multiply-accumulates per face of the heaviest guest: half as many again as the paper's network at 256 pixels."""
+MAX_GUESTS = 12
+"""How many guests there can be at a time: memory is shared by all visitors."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,12 @@ class Zoo:
     def add_guest(self, folder: Path) -> str:
         """Take in a model that `entries` does not list, under a name that cannot be guessed, which is returned.
 
-        Its weights are read at once. Raises BadCheckpointError, also for a model too heavy to be served.
+        Its weights are read at once; the folder may go. Raises BadCheckpointError, also for a model too heavy to be
+        served and when there are MAX_GUESTS already.
         """
+        shape = read_config(folder).generator
+        if shape.blocks > 64 or shape.filters > 1024:  # too heavy even to be counted
+            raise BadCheckpointError(f'The network of the model "{folder.name}" is too large to be served here.')
         entry = _read_entry(folder)
         macs = describe(entry)["macs"]
         if macs > MAX_GUEST_MACS:
@@ -94,11 +100,13 @@ class Zoo:
         model = CycleGAN.from_pretrained(folder)
         name = f"guest-{secrets.token_hex(8)}"
         with self._lock:
+            if len(self._guests) >= MAX_GUESTS:
+                raise BadCheckpointError("Too many models have been added by visitors just now. Try again later.")
             self._guests[name], self._loaded[name] = entry, model
         return name
 
     def remove_guest(self, name: str) -> None:
-        """Forget a guest; the models of `entries` stay. Its folder is the caller's to delete."""
+        """Forget a guest; the models of `entries` stay."""
         with self._lock:
             if self._guests.pop(name, None):
                 del self._loaded[name]

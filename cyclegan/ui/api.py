@@ -4,9 +4,11 @@ import gradio as gr
 
 from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces.detect import Face
+from cyclegan.images import encode_png
 from cyclegan.translator import Translator
 from cyclegan.ui.components import NO_PHOTO, PhotoInput, Upload, store, toasts
-from cyclegan.ui.results import take_home
+from cyclegan.ui.results import file_name
+from cyclegan.zoo import provenance
 
 
 def add_endpoints(translator: Translator) -> None:
@@ -42,7 +44,8 @@ def add_endpoints(translator: Translator) -> None:
             }
             for t in result.translations
         ]
-        path = store(output, *take_home(result, config, direction, photo.name))
+        png = encode_png(result.output, provenance(translator.zoo, [(model, direction)]))
+        path = store(output, png, file_name(photo.name, config.directions[direction]))
         return path, {
             "model": model,
             "direction": direction,

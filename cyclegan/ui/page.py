@@ -9,7 +9,8 @@ import numpy as np
 from cyclegan.faces.detect import Face
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
-from cyclegan.ui.photo import photo_tab
+from cyclegan.ui.models import models_tab
+from cyclegan.ui.photo import PhotoTab
 from cyclegan.ui.theme import CSS, THEME
 
 log = logging.getLogger(__name__)
@@ -25,11 +26,20 @@ deleted from the server after an hour.</p>
 """
 
 
-def build_demo(translator: Translator) -> gr.Blocks:
-    """The page and its endpoints around a translator; any object with the same methods will do in tests."""
+def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
+    """The page and its endpoints around a translator; any object with the same methods will do in tests.
+
+    With ``add_models`` visitors may add models for their visit: for pages that only people one trusts can open.
+    """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
         gr.HTML(_HEADING, elem_id="heading", js_on_load=None)
-        photo_tab(translator)
+        with gr.Tabs(selected="photo", elem_id="tabs"):
+            with gr.Tab("Photo", id="photo"):
+                photo = PhotoTab(translator)
+            with gr.Tab("Models", id="models") as tab:
+                models_tab(translator, photo, tab, add_models)
+        if translator.zoo.entries:
+            photo.open_link(demo.load(None, None, None))
         add_endpoints(translator)
     # A bounded queue tells people to come back rather than letting them wait for minutes.
     return demo.queue(max_size=64, default_concurrency_limit=4)
