@@ -325,14 +325,16 @@ def _inside(path: Path) -> list[Source]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise BadArchiveError("The zip file is cut off or damaged. Make it again and try once more.") from error
-    members = [m for m in archive.infolist() if not m.is_dir() and _is_wanted(m.filename)]
+    # Some programs on Windows write its backslashes, which the format forbids.
+    names = {member: member.filename.replace("\\", "/") for member in archive.infolist() if not member.is_dir()}
+    members = [member for member, name in names.items() if _is_wanted(name)]
     if not members:
         raise BadArchiveError("There are no photos or videos in this zip file.")
     if len(members) > MAX_ZIP_FILES:
         raise BadArchiveError(f"There are {len(members)} files in this zip; at most {MAX_ZIP_FILES} are taken.")
     if sum(m.file_size for m in members) > MAX_ZIP_BYTES:
         raise BadArchiveError(f"Unpacked, this zip would take more than {MAX_ZIP_BYTES // 2**30} GB. Split it.")
-    return [Source(_printable(m.filename), _Unpack(archive, m)) for m in members]
+    return [Source(_printable(names[m]), _Unpack(archive, m)) for m in members]
 
 
 class _Unpack:

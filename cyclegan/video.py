@@ -168,7 +168,8 @@ class _Copy:
         self.rate = picture.average_rate or picture.guessed_rate or Fraction(25)
         self.out_picture: Any = None
         self.out_sound: Any = None
-        if sound is not None and sound.codec_context.name in _SOUND_KEPT:
+        self.keep_sound = sound is not None and sound.codec_context.codec.canonical_name in _SOUND_KEPT
+        if self.keep_sound:
             self.out_sound = writer.add_stream_from_template(sound)
         elif sound is not None:
             self.out_sound = writer.add_stream("aac", rate=min(sound.codec_context.sample_rate, 48000))
@@ -229,7 +230,7 @@ class _Copy:
     def _write_sound(self, packet) -> None:
         if self.out_picture is None:
             self.waiting.append(packet)
-        elif self.sound.codec_context.name in _SOUND_KEPT:
+        elif self.keep_sound:
             if packet.dts is not None:  # the last packet only says that there are no more
                 packet.stream = self.out_sound
                 self.writer.mux(packet)
@@ -240,7 +241,7 @@ class _Copy:
     def _finish(self) -> None:
         if self.out_picture is not None:
             self.writer.mux(self.out_picture.encode(None))
-            if self.out_sound is not None and self.sound.codec_context.name not in _SOUND_KEPT:
+            if self.out_sound is not None and not self.keep_sound:
                 self.writer.mux(self.out_sound.encode(None))
 
 

@@ -82,7 +82,9 @@ def times_of(path: Path) -> list[float]:
 
 def sound_of(path: Path) -> np.ndarray:
     with av.open(str(path)) as file:
-        return np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+        frames = list(file.decode(audio=0))
+    # Packed samples of several channels lie one after the other.
+    return np.concatenate([f.to_ndarray()[0, :: 1 if f.format.is_planar else f.layout.nb_channels] for f in frames])
 
 
 def packets_of(path: Path) -> list[bytes]:
@@ -109,7 +111,7 @@ def test_every_kind_keeps_its_frames_and_its_sound(tmp_path, name, codec, sound)
     assert seen == sorted(seen) and 0.8 < seen[-1] <= 1
     assert times_of(target) == pytest.approx(times_of(source), abs=0.002)
     for before, after in zip(frames_of(source), frames_of(target), strict=True):
-        assert np.abs(before - after).mean() < 4 and np.abs((before - after).mean(axis=(0, 1))).max() < 1.5
+        assert np.abs(before - after).mean() < 4 and np.abs((before - after).mean(axis=(0, 1))).max() < 2.5
     if sound in ("aac", "libopus", "libmp3lame"):
         assert packets_of(target) == packets_of(source)
     elif sound:
@@ -165,7 +167,7 @@ def test_frames_without_a_face_stay_as_they_are(tmp_path):
 
     target, result, _ = translate(make_video(tmp_path / "a.mp4"), Sometimes())
     assert (result.frames, result.frames_with_faces) == (12, 4)
-    changed = [np.abs(frame - STILL).mean() > 25 for frame in frames_of(target)]
+    changed = [np.abs(frame - STILL)[30:78, 22:58].mean() > 40 for frame in frames_of(target)]
     assert changed == [False, False, True] * 4
 
 
