@@ -344,22 +344,29 @@ class _Unpack:
         self.archive, self.member = archive, member
 
     def __call__(self) -> BinaryIO:
-        unpacked = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
+        unpacked = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
+        try:
+            self._unpack(unpacked)
+        except BaseException:
+            unpacked.close()
+            raise
+        unpacked.seek(0)
+        return unpacked
+
+    def _unpack(self, target: BinaryIO) -> None:
         try:
             with self.archive.open(self.member) as packed:
                 head = packed.read(64)
                 limit = MAX_VIDEO_BYTES if is_video(head) else MAX_BYTES
-                unpacked.write(head)
+                target.write(head)
                 while block := packed.read(2**20):
-                    unpacked.write(block)
-                    if unpacked.tell() > limit:
+                    target.write(block)
+                    if target.tell() > limit:
                         raise BadArchiveError(f"Unpacked, the file is larger than {limit // 2**20} MB.")
         except RuntimeError as error:  # what zipfile raises where it needs a password
             raise BadArchiveError("The zip file is encrypted. Make one without a password.") from error
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
             raise BadArchiveError("This file of the zip is damaged. Make the zip again and try once more.") from error
-        unpacked.seek(0)
-        return cast(BinaryIO, unpacked)
 
 
 def _printable(name: str) -> str:

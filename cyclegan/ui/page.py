@@ -9,6 +9,8 @@ import numpy as np
 from cyclegan.faces.detect import Face
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
+from cyclegan.ui.batch import CSS as BATCH_CSS
+from cyclegan.ui.batch import batch_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.ui.theme import CSS, THEME
@@ -36,6 +38,8 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
         with gr.Tabs(selected="photo", elem_id="tabs"):
             with gr.Tab("Photo", id="photo"):
                 photo = PhotoTab(translator)
+            with gr.Tab("Batch", id="batch"):
+                batch_tab(translator)
             with gr.Tab("Models", id="models") as tab:
                 models_tab(translator, photo, tab, add_models)
         if translator.zoo.entries:
@@ -49,7 +53,7 @@ def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
     return demo.launch(
         theme=THEME,
-        css=CSS,
+        css=CSS + BATCH_CSS,
         footer_links=["api"],
         run_history=False,  # it would store faces in the visitor's browser
         show_error=False,  # it would show tracebacks and server paths
