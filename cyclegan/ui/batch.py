@@ -28,7 +28,7 @@ _EVERY = 0.3  # seconds between two pictures of the progress
 _EMPTY = f"""
 <div class="empty">
   <p>Each file is listed here with what became of it. One that cannot be used does not stop the others.</p>
-  <p>Up to {MAX_FILES} photos, and videos up to {MAX_SECONDS} seconds, keep their sound.</p>
+  <p>Up to {MAX_FILES} files at once. Videos may last {MAX_SECONDS} seconds, and keep their sound.</p>
 </div>
 """
 
@@ -39,7 +39,7 @@ CSS = """
 #batch-status { min-width: 0; }
 .batch .head { display: flex; justify-content: space-between; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 8px; }
 .batch .head p { margin: 0; font-variant-numeric: tabular-nums; }
-.batch .head .left, .batch .why, .batch td.size { color: var(--body-text-color-subdued); }
+.batch .head .left, .batch .why { color: var(--body-text-color-subdued); }
 .batch progress { display: block; width: 100%; height: 8px; margin: 0 0 14px; border: 0; border-radius: 4px;
   appearance: none; background: var(--neutral-200); overflow: hidden; }
 .dark .batch progress { background: var(--neutral-700); }
@@ -61,8 +61,16 @@ CSS = """
 .batch .failed .state::before { background: #b45309; }
 .batch .working .state::before { background: none; box-shadow: inset 0 0 0 2px var(--primary-600); }
 .dark .batch .waiting .state::before { background: var(--neutral-600); }
+.batch tr { border: 0; }
+/* The bar above says that work is going on. */
+#batch-status .generating { display: none; }
 @media (max-width: 640px) {
-  .batch th, .batch td { padding: 8px 10px; }
+  .batch thead { display: none; }
+  .batch tr { display: grid; grid-template-columns: 1fr auto; padding: 8px 12px; gap: 2px 12px;
+    border-top: 1px solid var(--border-color-primary); }
+  .batch tr:first-child { border-top: 0; }
+  .batch tbody th, .batch td { max-width: none; padding: 0; border: 0; }
+  .batch .why { grid-column: 1 / -1; }
 }
 """
 

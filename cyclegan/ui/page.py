@@ -5,12 +5,14 @@ import threading
 
 import gradio as gr
 import numpy as np
+from starlette.middleware import Middleware
 
 from cyclegan.faces.detect import Face
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
+from cyclegan.ui.limits import BodyLimit
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.ui.theme import CSS, THEME
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 TITLE = "Face translation"
 # Every five minutes, files older than 55 minutes go: none is older than the hour that the heading promises.
 _DELETE = (300, 3300)
+
+MAX_FILE = 30 * 2**20
+"""Bytes of the largest file that is taken."""
 
 _HEADING = f"""
 <h1>{TITLE}</h1>
@@ -57,7 +62,8 @@ def launch(demo: gr.Blocks, **options) -> tuple:
         footer_links=["api"],
         run_history=False,  # it would store faces in the visitor's browser
         show_error=False,  # it would show tracebacks and server paths
-        max_file_size="30mb",
+        max_file_size=MAX_FILE,
+        app_kwargs={"middleware": [Middleware(BodyLimit, file=MAX_FILE)]},
         **options,
     )
 
