@@ -2,17 +2,27 @@
 
 import base64
 import io
+import json
 import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
 
 import gradio as gr
 import numpy as np
 import pytest
+import yaml
 from fake_translator import FakeTranslator, config
 from gradio.data_classes import ImageData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from packaging.requirements import Requirement
+from packaging.version import Version
 from PIL import Image
 
 from cyclegan.errors import BadImageError, CycleGANError
@@ -22,6 +32,8 @@ from cyclegan.ui import build_demo, launch, warm_up
 from cyclegan.ui.components import SORRY, PhotoInput, toasts
 from cyclegan.ui.draw import outlined, preview, square_box
 from cyclegan.ui.results import cycle_words
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -226,12 +238,13 @@ def test_warming_up_makes_the_first_translation_and_survives_a_broken_model(capl
 # --- The endpoints ---
 
 
-def test_only_the_three_endpoints_are_public(client):
+def test_only_the_four_endpoints_are_public(client):
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/models", "/detect", "/translate"}
+    assert set(api["named_endpoints"]) == {"/models", "/detect", "/translate", "/batch"}
     assert not api["unnamed_endpoints"]
-    names = [p["parameter_name"] for p in api["named_endpoints"]["/translate"]["parameters"]]
-    assert names == ["photo", "model", "direction", "face"]
+    names = {name: [p["parameter_name"] for p in e["parameters"]] for name, e in api["named_endpoints"].items()}
+    assert names["/translate"] == ["photo", "model", "direction", "face"]
+    assert names["/batch"] == ["files", "model", "direction", "face"]
     assert all(e.get("description") for e in api["named_endpoints"].values())
 
 
@@ -290,3 +303,89 @@ def test_endpoint_hides_unexpected_errors(client, photo, translator):
         assert message_of(client.predict, handle_file(photo), api_name="/translate") == SORRY
     finally:
         translator.fail_with = None
+
+
+def test_batch_endpoint_gives_a_zip_and_its_manifest(client, photo, tmp_path, translator):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(photo, "inside.png")
+        archive.writestr("notes.png", b"Dear diary")
+    files = [handle_file(photo), handle_file(tmp_path / "more.zip")]
+    path, manifest = client.predict(files, "glasses", "A2B", "largest", api_name="/batch")
+    assert [row["photo"] for row in manifest["files"]] == ["holiday.png", "inside.png", "notes.png"]
+    assert "not an image" in manifest["files"][2]["error"]
+    assert manifest["steps"][0]["revision"] == translator.zoo.entry("glasses").revision
+    assert Path(path).name == "add-glasses.zip"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["holiday.png", "inside.png", "manifest.json"]
+        assert json.loads(archive.read("manifest.json")) == manifest
+        picture = Image.open(io.BytesIO(archive.read("holiday.png")))
+    assert picture.text["Comment"] == "AI-generated" and len(manifest["files"][0]["faces"]) == 1
+
+
+def test_batch_endpoint_says_how_far_it_is(client, photo):
+    job = client.submit([handle_file(photo)] * 3, "glasses", "A2B", "all", api_name="/batch")
+    job.result(60)
+    *early, (path, _) = job.outputs()
+    assert path and all(archive is None for archive, _ in early)
+    assert {report["done"] for _, report in early} >= {0, 1, 2} and early[0][1]["total"] == 3
+
+
+def test_batch_endpoint_errors_carry_our_messages(client, photo):
+    call = client.predict
+    assert "no files yet" in message_of(call, [], api_name="/batch")
+    assert "glasses, anime" in message_of(call, [handle_file(photo)], "beard", api_name="/batch")
+    assert "A2B or B2A" in message_of(call, [handle_file(photo)], "glasses", "sideways", api_name="/batch")
+    assert "number from 1" in message_of(call, [handle_file(photo)], face="first", api_name="/batch")
+
+
+# --- The README ---
+
+
+def readme_blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Over HTTP") : text.index("## On a Hugging Face Space")]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.fixture
+def readme(client, photo, tmp_path, monkeypatch):
+    """A function from a language to its example for this server, in a folder with the files it speaks of."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save("photo.jpg")
+    with zipfile.ZipFile("more.zip", "w") as archive:
+        archive.write("photo.jpg")
+    return lambda language: "".join(readme_blocks(language)).replace("http://127.0.0.1:7860", client.src.rstrip("/"))
+
+
+def test_the_python_example_of_the_readme_works(readme, capsys):
+    exec(compile(readme("python"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "glasses {'A2B': 'Add glasses'" in "\n".join(lines) and "[320, 240]" in "\n".join(lines)
+    assert lines[-1].endswith("['done', 'done']")
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="There is no curl or no bash.")
+def test_the_curl_example_of_the_readme_works(readme):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", readme("bash")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open("result.png").text["Model"] == "glasses"
+
+
+def test_the_front_matter_of_the_readme_fits_the_requirements():
+    front = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
+    requirements = (ROOT / "requirements.txt").read_text()
+    gradio_line = next(line for line in requirements.splitlines() if line.startswith("gradio"))
+    assert Version(front["sdk_version"]) in Requirement(gradio_line).specifier
+    assert (front["sdk"], front["license"]) == ("gradio", "apache-2.0") and (ROOT / front["app_file"]).exists()
+    assert Version(front["python_version"]) >= Version("3.11") and len(front["short_description"]) <= 60
+
+
+def test_on_zero_gpu_the_processor_is_used(tmp_path):
+    """ZeroGPU's package, which pretends that there is a GPU, is played by a file."""
+    (tmp_path / "spaces.py").write_text("def GPU(function): print('asked for', callable(function))")
+    script = "import app, sys; sys.argv = ['app.py']; print(app.parse_args().device); app.join_zero_gpu()"
+    environment = {**os.environ, "SPACES_ZERO_GPU": "true", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout == "cpu\nasked for True\n", done.stderr
