@@ -24,7 +24,7 @@ import numpy as np
 from cyclegan.errors import BadArchiveError, CycleGANError
 from cyclegan.images import MAX_BYTES, load_image, open_file, save_png
 from cyclegan.translator import Faces, Translation, Translator
-from cyclegan.video import EachFrame, VideoResult, is_video, translate_video
+from cyclegan.video import VideoResult, is_video, translate_video
 from cyclegan.zoo import provenance
 
 log = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ class Batch:
         name = f"{self._stem(source)}.mp4"
         output = self._target(source, name)
         video = VideoResult()
-        tracker = EachFrame(self.translator.detect)
+        tracker = self.translator.tracker()
         try:
             yield from translate_video(
                 file, output, self.translator, tracker, self.chain, self.faces, self.max_seconds, lambda: self.stopped,

@@ -11,6 +11,7 @@ from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces import align
 from cyclegan.faces.align import Box
 from cyclegan.faces.detect import Face, FaceDetector
+from cyclegan.faces.track import LIVE_SIDE, FaceTracker
 from cyclegan.images import check_image
 from cyclegan.model import ModelConfig, check_direction, reverse, source
 from cyclegan.runtime import Engine, make_engine, resolve_device
@@ -18,6 +19,8 @@ from cyclegan.zoo import Zoo
 
 Faces = str | int | Sequence[int]
 """Which faces to translate: ``"all"``, ``"largest"``, a position in `Translator.detect`'s list, or several."""
+
+_MOST_IN_VIDEO = 8  # faces that are followed
 
 NO_FACE = "No face was found in this photo. Try one where the face is larger, brighter or turned to the camera."
 
@@ -109,6 +112,11 @@ class Translator:
             if self._detector is None:
                 self._detector = FaceDetector("cuda" if self.device == "cuda" else "cpu")
         return self._detector.detect(photo)
+
+    def tracker(self) -> FaceTracker:
+        """Follows the faces of one video, whose frames are shown to it in order."""
+        device = "cuda" if self.device == "cuda" else "cpu"
+        return FaceTracker(FaceDetector(device, long_side=LIVE_SIDE), most=_MOST_IN_VIDEO)
 
     def translate(
         self,

@@ -44,19 +44,8 @@ _SOUND_KEPT = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 class Tracker(Protocol):
     """Finds the faces of a video, frame by frame, in order; one tracker per video."""
 
-    def update(self, frame: np.ndarray) -> list[Face]:
-        """The faces of the next frame (uint8 [H, W, 3]), largest first."""
-
-
-class EachFrame:
-    """A tracker that looks at every frame as if it were the first."""
-
-    def __init__(self, detect: Callable[[np.ndarray], list[Face]]):
-        self._detect = detect
-
-    def update(self, frame: np.ndarray) -> list[Face]:
-        """See `Tracker`."""
-        return self._detect(frame)
+    def track(self, frame: np.ndarray, time: float) -> list[Face]:
+        """The faces of the next frame (uint8 [H, W, 3]), which is shown at ``time`` in seconds."""
 
 
 @dataclass
@@ -119,7 +108,7 @@ def translate_video(
             text = provenance(translator.zoo, chain)
             writer.metadata["comment"] = ", ".join(f"{key}: {value}" for key, value in text.items())
             yield from _Copy(reader, picture, sound, writer, max_seconds).run(
-                lambda frame: _translate_frame(frame, translator, tracker, chain, faces, result), stop, result
+                lambda frame, at: _translate_frame(frame, at, translator, tracker, chain, faces, result), stop, result
             )
         if not result.frames:
             raise _damaged()
@@ -137,6 +126,7 @@ def translate_video(
 
 def _translate_frame(
     frame: np.ndarray,
+    at: float,
     translator: Translator,
     tracker: Tracker,
     chain: Sequence[tuple[str, str]],
@@ -146,7 +136,7 @@ def _translate_frame(
     (model, direction), *then = chain
     found: list[Face] = []
     if translator.needs_faces(model, direction):
-        found = tracker.update(frame)
+        found = tracker.track(frame, at)
         try:
             faces = choose(faces, len(found))
         except NoFaceError:
@@ -179,6 +169,7 @@ class _Copy:
 
     def run(self, change, stop: Callable[[], bool], result: VideoResult) -> Iterator[float]:
         result.sound = self.sound is not None
+        at = 0.0
         for packet in self.reader.demux([s for s in (self.picture, self.sound) if s is not None]):
             if packet.stream is self.sound:
                 self._write_sound(packet)
@@ -188,14 +179,15 @@ class _Copy:
                     result.stopped = True
                     self._finish()
                     return
-                at = float(frame.time or 0)
+                # Time does not run backwards, whatever a file says.
+                at = max(at, float(frame.time or 0))
                 if self.max_seconds and (at > self.max_seconds + 1 or result.frames > self.max_seconds * _MOST_FRAMES):
                     raise _too_long(self.max_seconds)  # whatever the header said
-                self._write_picture(frame, change, result)
+                self._write_picture(frame, at, change, result)
                 yield min(1.0, at / self.length) if self.length else 0.0
         self._finish()
 
-    def _write_picture(self, frame, change, result: VideoResult) -> None:
+    def _write_picture(self, frame, at: float, change, result: VideoResult) -> None:
         pixels = _upright(frame)
         if self.out_picture is None:
             self._start(frame, pixels)
@@ -203,7 +195,7 @@ class _Copy:
         pixels = np.ascontiguousarray(pixels[:height, :width])
         if pixels.shape[:2] != (height, width):  # a file may change its size on the way; what is smaller is left out
             return
-        changed = av.VideoFrame.from_ndarray(change(pixels), "rgb24")
+        changed = av.VideoFrame.from_ndarray(change(pixels, at), "rgb24")
         changed = changed.reformat(format="yuv420p", dst_colorspace=_matrix(frame), dst_color_range=ColorRange.MPEG)
         changed.pts, changed.time_base = frame.pts, frame.time_base
         if changed.pts is None:

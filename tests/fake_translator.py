@@ -78,6 +78,9 @@ class FakeTranslator:
         scaled = [np.array(box) * (width, height, width, height) for box in self.boxes if photo.any()]
         return [Face(tuple(b.tolist()), np.float32(_LANDMARKS * (b[2:] - b[:2]) + b[:2]), 0.99) for b in scaled]
 
+    def tracker(self):
+        return SimpleNamespace(track=lambda frame, time: self.detect(frame))
+
     def translate(self, photo, model, direction, faces="all", then=(), square=None, found=None):
         for name, way in [(model, direction), *then]:
             self.engine(name, way)

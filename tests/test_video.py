@@ -11,11 +11,12 @@ import av
 import numpy as np
 import pytest
 from fake_translator import FakeTranslator
-from helpers import texture
+from helpers import draw_photo, texture
 
 from cyclegan.errors import BadVideoError, NoFaceError
 from cyclegan.images import encode_png
-from cyclegan.video import EachFrame, VideoResult, is_video, translate_video
+from cyclegan.translator import Translator
+from cyclegan.video import VideoResult, is_video, translate_video
 
 CHAIN = [("glasses", "A2B")]
 SIZE = (120, 160)
@@ -65,7 +66,7 @@ def translate(path: Path, translator=None, target: Path | None = None, **options
     target = target or path.with_name("out.mp4")
     result = VideoResult()
     with path.open("rb") as file:
-        tracker = EachFrame(translator.detect)
+        tracker = translator.tracker()
         seen = list(translate_video(file, target, translator, tracker, CHAIN, result=result, **options))
     return target, result, seen
 
@@ -190,7 +191,7 @@ def test_a_translation_that_is_given_up_leaves_no_file(tmp_path):
     source = make_video(tmp_path / "a.mp4")
     translator = FakeTranslator()
     with source.open("rb") as file:
-        steps = translate_video(file, tmp_path / "out.mp4", translator, EachFrame(translator.detect), CHAIN)
+        steps = translate_video(file, tmp_path / "out.mp4", translator, translator.tracker(), CHAIN)
         next(steps)
         steps.close()
     assert not (tmp_path / "out.mp4").exists()
@@ -275,3 +276,30 @@ def test_pictures_are_no_videos():
     assert not is_video(encode_png(STILL)[:64])
     for brand in (b"avif", b"heic", b"mif1"):
         assert not is_video(b"\0\0\0\x20ftyp" + brand + bytes(50))
+
+
+def test_a_real_face_is_followed_through_a_video(zoo, tmp_path):
+    """The real tracker and a real model, on a drawn face that moves."""
+    path = tmp_path / "moving.mp4"
+    with av.open(str(path), "w") as file:
+        picture = file.add_stream("libx264", rate=RATE)
+        picture.width, picture.height, picture.pix_fmt = 320, 240, "yuv420p"
+        for i in range(24):
+            frame = av.VideoFrame.from_ndarray(draw_photo((20 + 3 * i, 30, 180), width=320, height=240), "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, RATE)
+            file.mux(picture.encode(frame))
+        file.mux(picture.encode(None))
+    translator = Translator(zoo, device="cpu", engine="torch")
+    result = VideoResult()
+    with path.open("rb") as file:
+        list(
+            translate_video(
+                file, tmp_path / "out.mp4", translator, translator.tracker(), [("red", "A2B")], result=result
+            )
+        )
+    assert result.frames == 24 and result.frames_with_faces >= 22
+    for i, (before, after) in enumerate(zip(frames_of(path), frames_of(tmp_path / "out.mp4"), strict=True)):
+        change = (before - after)[..., 1]
+        x = 20 + 3 * i + 90
+        assert i < 2 or change[100:140, x - 20 : x + 20].mean() > 25, f"frame {i}"
+        assert abs(change[:20, -30:].mean()) < 4
