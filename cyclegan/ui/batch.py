@@ -61,14 +61,14 @@ CSS = """
 .batch .failed .state::before { background: #b45309; }
 .batch .working .state::before { background: none; box-shadow: inset 0 0 0 2px var(--primary-600); }
 .dark .batch .waiting .state::before { background: var(--neutral-600); }
-.batch tr { border: 0; }
+#batch-status :is(table, tr) { border: 0; }
 /* The bar above says that work is going on. */
 #batch-status .generating { display: none; }
 @media (max-width: 640px) {
   .batch thead { display: none; }
-  .batch tr { display: grid; grid-template-columns: 1fr auto; padding: 8px 12px; gap: 2px 12px;
+  #batch-status tr { display: grid; grid-template-columns: 1fr auto; padding: 8px 12px; gap: 2px 12px;
     border-top: 1px solid var(--border-color-primary); }
-  .batch tr:first-child { border-top: 0; }
+  #batch-status tr:first-child { border-top: 0; }
   .batch tbody th, .batch td { max-width: none; padding: 0; border: 0; }
   .batch .why { grid-column: 1 / -1; }
 }
