@@ -56,7 +56,7 @@ class Source:
     name: str
     """What people call it: never a path on a server."""
     open: Callable[[], BinaryIO]
-    """Opens it for reading, seekable; raises OSError or CycleGANError."""
+    """Opens it for reading, seekable; raises CycleGANError."""
     path: Path | None = None
     """Where it lies; None in a zip."""
 

@@ -91,7 +91,8 @@ def translate_video(
         source: the file, open for reading, seekable.
         target: path of the MP4 file to write; whatever comes of a failed translation is deleted.
         chain: (model, direction) pairs, applied in order.
-        faces: as in `Translator.translate`, counted in every frame.
+        faces: as in `Translator.translate`. The first of the tracker counts as the largest, so that the choice does not
+            jump from face to face.
         max_seconds: longer videos are refused.
         stop: asked before each frame; once it says yes, the file is finished with what there is.
         result: filled in as frames are written.
