@@ -38,9 +38,9 @@ def toasts() -> Iterator[None]:
         raise gr.Error(SORRY, print_exception=False) from None
 
 
-def plain(error: CycleGANError) -> str:
-    """Its message for a toast: Gradio shows those as HTML, and the names in it are the visitor's own words."""
-    return str(error).replace("<", "‹").replace(">", "›")
+def plain(message: object) -> str:
+    """A message for a toast: Gradio shows those as HTML, and the names in it may be anybody's words."""
+    return str(message).replace("<", "‹").replace(">", "›")
 
 
 @dataclass(frozen=True, eq=False)

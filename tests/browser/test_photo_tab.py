@@ -25,6 +25,7 @@ def downloaded(page: Page, name: str) -> tuple[bytes, str]:
 def then(page: Page, number: int, label: str) -> None:
     page.get_by_label("Then").nth(number).click()
     page.get_by_role("option", name=label).click()
+    expect(page.get_by_role("option")).to_have_count(0)  # the list fades out
 
 
 def add_steps(page: Page, *labels: str) -> None:
