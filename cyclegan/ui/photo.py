@@ -374,7 +374,7 @@ class PhotoTab:
         )
 
     @toasts()
-    def translate(self, values: Values) -> Updates:
+    def translate_one(self, values: Values) -> Updates:
         """The Translate button."""
         photo = values[self.kept]
         if photo is None:
@@ -495,9 +495,9 @@ class PhotoTab:
 
         runs = []
         for event, function in (
-            (self.button.click(busy, None, buttons, **quick), self.translate),
+            (self.button.click(busy, None, buttons, **quick), self.translate_one),
             (self.all.click(busy, None, buttons, **quick), self.translate_all),
-            (tried.success(busy, None, buttons, **quick), self.translate),
+            (tried.success(busy, None, buttons, **quick), self.translate_one),
         ):
             run = event.then(function, asked, answer, **working)
             run.success(ready, None, buttons, js=_SHOW_ANSWER, **quick)

@@ -74,7 +74,8 @@ footer .divider, footer img { display: none !important; }
 #heading h1 { font-size: 1.75rem; font-weight: 650; letter-spacing: -0.015em; line-height: 1.2; margin: 0; }
 #heading p { max-width: 72ch; margin: 6px 0 8px; line-height: 1.5; }
 #heading p, #hint p, #about p, #problems details *, .empty p, .pictures figcaption, .face .cycle, .generated, .note,
-#examples p, .compare figcaption, .heat summary, .scale, .facts, .terms, #add p { color: var(--body-text-color-subdued); }
+#examples p, .compare figcaption, .heat summary, .scale, .facts, .terms, #add p {
+  color: var(--body-text-color-subdued); }
 #tabs [role=tab] { font-size: var(--text-md); padding: 8px 14px; color: var(--body-text-color-subdued); }
 #tabs [role=tab][aria-selected=true] { color: var(--primary-700); font-weight: 600; }
 .dark #tabs [role=tab][aria-selected=true] { color: var(--primary-400); }
@@ -192,7 +193,8 @@ summary { cursor: pointer; }
 
 #models, #added { margin-top: 12px; }
 #models .prose, #added .prose { display: grid; gap: 16px; }
-.model { display: grid; grid-template-columns: minmax(0, 1fr); gap: 24px; padding: 20px; margin: 0 0 16px; border: 1px solid var(--border-color-primary);
+.model { display: grid; grid-template-columns: minmax(0, 1fr); gap: 24px; padding: 20px; margin: 0 0 16px;
+  border: 1px solid var(--border-color-primary);
   border-radius: var(--block-radius); background: var(--block-background-fill); line-height: 1.5; }
 .model figure { margin: 0; }
 .model figure img { width: 100%; margin: 0; border-radius: var(--radius-md); }
