@@ -73,6 +73,9 @@ class FakeTranslator:
     def engine(self, model, direction):
         self.zoo.config(model), check_direction(direction)
 
+    def forget(self, guest):
+        self.zoo.remove_guest(guest)
+
     def detect(self, photo):
         height, width = photo.shape[:2]
         scaled = [np.array(box) * (width, height, width, height) for box in self.boxes if photo.any()]

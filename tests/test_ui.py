@@ -30,8 +30,12 @@ from cyclegan.images import load_image
 from cyclegan.translator import NO_FACE
 from cyclegan.ui import build_demo, launch, warm_up
 from cyclegan.ui.components import SORRY, PhotoInput, toasts
-from cyclegan.ui.draw import outlined, preview, square_box
-from cyclegan.ui.results import cycle_words
+from cyclegan.ui.draw import heat_map, outlined, preview, square_box
+from cyclegan.ui.examples import FOLDER, Examples
+from cyclegan.ui.kept import Answer, Photo
+from cyclegan.ui.links import Settings, parse
+from cyclegan.ui.results import cycle_words, file_name
+from cyclegan.zoo import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -202,6 +206,111 @@ def test_cycle_error_has_words_from_excellent_to_poor():
     assert [cycle_words(x)[0] for x in (0.0, 0.032, 0.07, 0.4)] == ["excellent", "faithful", "fair", "poor"]
 
 
+def test_heat_maps_go_from_black_to_bright():
+    one = np.full((64, 64, 3), 100, np.uint8)
+    other = one.copy()
+    other[:32] += 100
+    shown = seen(heat_map(one, other)).astype(int)
+    assert shown[40:].max() < 25 and shown[:24].min() > 120
+    assert np.array_equal(heat_map(one, other), heat_map(other, one))
+
+
+def test_file_names_are_made_of_the_photo_and_what_was_done():
+    assert file_name("Holiday 1.jpeg", "Glasses: Add glasses") == "holiday-1-add-glasses.png"
+    assert file_name(None, "Make older, then Add glasses") == "photo-make-older-then-add-glasses.png"
+    assert "/" not in file_name("../../etc/passwd", "Glasses: Add/remove")
+
+
+# --- What the server remembers of a visit ---
+
+
+@pytest.fixture
+def answer(translator, photo):
+    upload = read(photo)
+    kept = Photo.of(upload, translator.detect(upload.pixels))
+    result = translator.translate(upload.pixels, "glasses", "A2B", faces=1, found=kept.faces)
+    return Answer.of(kept, result, translator.zoo, (("glasses", "A2B"),), gr.File()), result
+
+
+def test_an_answer_is_kept_as_the_part_that_changed(answer):
+    kept, result = answer
+    assert np.array_equal(kept.picture(), result.output)
+    assert np.array_equal(kept.picture(0), result.photo)
+    half = (result.photo.astype(float) + result.output) / 2
+    assert np.abs(kept.picture(0.5) - half).max() <= 0.5
+    assert Image.open(kept.patch).size == (64, 72)  # the second face of the fake translator
+
+
+def test_a_file_says_what_it_is(answer, translator):
+    data, name = answer[0].file()
+    text = Image.open(io.BytesIO(data)).text
+    assert name == "holiday-add-glasses.png"
+    assert text["Comment"] == "AI-generated" and text["Model"] == "glasses" and "A2B" in text["Direction"]
+    assert text["Revision"] == translator.zoo.entries["glasses"].sha256[:12]
+    assert "Strength" not in text and Image.open(io.BytesIO(answer[0].file(0.3)[0])).text["Strength"] == "30%"
+
+
+def test_deleted_files_are_missed_in_words(answer, photo):
+    os.remove(answer[0].patch)
+    os.remove(answer[0].cards)
+    for ask in (answer[0].picture, answer[0].words):
+        with pytest.raises(BadImageError, match="deleted from the server after an hour"):
+            ask()
+    photo.unlink()
+    with pytest.raises(BadImageError, match="deleted from the server after an hour"):
+        answer[0].photo.pixels()
+
+
+# --- Links ---
+
+
+def test_links_restore_settings(translator):
+    zoo = translator.zoo
+    assert parse("", zoo) is None and parse("?__theme=dark", zoo) is None
+    assert parse("?model=anime", zoo) == Settings((("anime", "A2B"),), 100)
+    link = "?model=glasses&direction=B2A&strength=40&then=anime%3AA2B&then=glasses%3AA2B&then=glasses%3AB2A"
+    assert parse(link, zoo) == Settings((("glasses", "B2A"), ("anime", "A2B"), ("glasses", "A2B")), 40)
+
+
+@pytest.mark.parametrize("strength", ["", "-3", "1e9", "²", "nan", "9" * 5000])
+def test_nonsense_in_a_link_is_ignored(translator, strength):
+    assert parse(f"?model=glasses&strength={strength}", translator.zoo).strength == 100
+    assert parse("?model=glasses&strength=999", translator.zoo).strength == 100
+
+
+@pytest.mark.parametrize(
+    "query", ["model=beard", "model=glasses&direction=up", "model=glasses&then=glasses", "model=../x"]
+)
+def test_links_to_what_does_not_exist_are_refused(translator, query):
+    with pytest.raises(CycleGANError, match="There is no"):
+        parse(f"?{query}", translator.zoo)
+
+
+# --- Examples ---
+
+
+def test_examples_ship_with_their_terms_and_have_faces(detector):
+    terms = (FOLDER / "README.md").read_text()
+    names = [path.name for path in FOLDER.iterdir() if path.suffix != ".md"]
+    assert len(names) >= 5
+    for name in names:
+        assert name in terms or (name.startswith("generated-") and "generated-*.jpg" in terms)
+        assert len(detector.detect(load_image(FOLDER / name))) == 1
+
+
+def test_examples_are_translated_once_and_other_photos_never_remembered(photo):
+    translator = FakeTranslator()
+    examples = Examples(translator)
+    assert not translator.calls
+    chain = (("glasses", "A2B"),)
+    first = examples.translate(examples.photo(0), chain, "all", None)
+    assert examples.translate(examples.photo(0), chain, "all", None) is first
+    assert examples.translate(examples.photo(0), chain, 1, None) is not first
+    assert len(translator.calls) == 2
+    upload = read(photo)
+    assert examples.translate(Photo.of(upload, []), chain, "all", None) is None
+
+
 # --- The page that is built ---
 
 
@@ -259,13 +368,13 @@ def test_detect_endpoint_gives_boxes_landmarks_and_scores(client, photo):
     assert answer["faces"][0]["box"] == [32, 48, 128, 168]
 
 
-def test_translate_endpoint_gives_the_photo_and_its_faces(client, photo):
+def test_translate_endpoint_gives_the_photo_and_its_faces(client, photo, translator):
     path, report = client.predict(handle_file(photo), "glasses", "B2A", "2", api_name="/translate")
     assert (report["model"], report["direction"], report["size"]) == ("glasses", "B2A", [320, 240])
     assert [(face["face"], face["cycle_l1"]) for face in report["faces"]] == [(2, 0.032)]
     picture = Image.open(path)
     assert picture.format == "PNG" and picture.size == (320, 240)
-    assert picture.text == {"Comment": "AI-generated", "Model": "glasses", "Direction": "B2A (Remove glasses)"}
+    assert picture.text == provenance(translator.zoo, [("glasses", "B2A")])
     changed = np.flatnonzero(np.any(np.asarray(picture) != load_image(photo), axis=(0, 2)))
     assert 192 <= changed.min() and changed.max() < 256
 

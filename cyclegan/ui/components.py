@@ -27,19 +27,22 @@ SORRY = "Something went wrong on our side. Please try again."
 def toasts() -> Iterator[None]:
     """Turn errors into toasts: ours with their message, all others logged and without details.
 
-    Serves as a decorator, too. Gradio shows the message as HTML, and file names are the visitor's own words, so
-    angle brackets are taken out.
+    Serves as a decorator, too.
     """
     try:
         yield
     except gr.Error:
         raise
     except CycleGANError as error:
-        message = str(error).replace("<", "‹").replace(">", "›")
-        raise gr.Error(message, print_exception=False) from None
+        raise gr.Error(plain(error), print_exception=False) from None
     except Exception:
         log.exception("A request failed.")
         raise gr.Error(SORRY, print_exception=False) from None
+
+
+def plain(message: object) -> str:
+    """A message for a toast: Gradio shows those as HTML, and the names in it may be anybody's words."""
+    return str(message).replace("<", "‹").replace(">", "›")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from cyclegan.errors import BadCheckpointError, BadImageError
 from cyclegan.images import load_image
 from cyclegan.model import CARD_FILE, DIRECTIONS
 from cyclegan.translator import Translator
-from cyclegan.ui.components import toasts
+from cyclegan.ui.components import plain, toasts
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.zoo import Entry, describe
 
@@ -87,7 +87,7 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
             name = zoo.add_guest(folder)
             cards = [*cards, _card(zoo.entry(name), folder)]
         names = [*names, name]
-        gr.Info(f"“{zoo.config(name).title}” can now be chosen on the Photo tab.")
+        gr.Info(plain(f"“{zoo.config(name).title}” can now be chosen on the Photo tab."))
         return {
             mine: names,
             shown: cards,

@@ -8,11 +8,11 @@ import gradio as gr
 import numpy as np
 from gradio.events import Dependency
 
-from cyclegan.errors import BadImageError
+from cyclegan.errors import BadImageError, CycleGANError
 from cyclegan.images import encode_png
 from cyclegan.model import DIRECTIONS, ModelConfig
 from cyclegan.translator import NO_FACE, Result, Translator
-from cyclegan.ui.components import PhotoInput, Upload, store, toasts
+from cyclegan.ui.components import PhotoInput, Upload, plain, store, toasts
 from cyclegan.ui.draw import Box, outlined, preview, preview_scale, square_around, square_box
 from cyclegan.ui.examples import Examples
 from cyclegan.ui.kept import Answer, Photo, zipped
@@ -148,7 +148,7 @@ class PhotoTab:
         self.download_all = gr.Button("Download all", visible=False, elem_id="download-all")
         self.compare = gr.HTML(elem_id="compare", visible=False, js_on_load=_SLIDE)
         with gr.Row(visible=False, elem_id="take") as self.take:
-            self.strength = gr.Slider(0, 100, 100, step=1, label="Strength (%)", scale=3, min_width=180, buttons=[])
+            self.strength = gr.Slider(0, 100, 100, step=1, label="Strength (%)", scale=3, min_width=240, buttons=[])
             self.download = gr.Button("Download PNG", scale=2, min_width=140, elem_id="download")
         self.details = gr.HTML(EMPTY, elem_id="details", js_on_load=None)
         self.visit = gr.HTML(elem_id="visit", visible=False, js_on_load=_PICK)
@@ -338,13 +338,17 @@ class PhotoTab:
         restored = [self.model, self.direction, self.about, self.second, self.third, self.chain, self.strength]
         # A hidden field gets its value from the browser in one event and is read in the next.
         event.then(None, None, self.search, js=THE_LINK, api_visibility="private").then(
-            self.restore, {self.search}, restored, queue=False, show_progress="hidden", api_visibility="private"
+            self.restore, {self.search}, restored, show_progress="hidden", api_visibility="private"
         )
 
     @toasts()
     def restore(self, values: Values) -> Updates:
         """The settings of the link with which the page was opened."""
-        settings = parse(values[self.search], self.zoo)
+        try:
+            settings = parse(values[self.search], self.zoo)
+        except CycleGANError as error:  # a warning, because the page is as good without a link
+            gr.Warning(plain(error))
+            settings = None
         if settings is None:
             return {self.model: gr.skip()}
         (model, direction), *then = settings.chain
@@ -370,7 +374,7 @@ class PhotoTab:
         )
 
     @toasts()
-    def translate(self, values: Values) -> Updates:
+    def translate_one(self, values: Values) -> Updates:
         """The Translate button."""
         photo = values[self.kept]
         if photo is None:
@@ -491,9 +495,9 @@ class PhotoTab:
 
         runs = []
         for event, function in (
-            (self.button.click(busy, None, buttons, **quick), self.translate),
+            (self.button.click(busy, None, buttons, **quick), self.translate_one),
             (self.all.click(busy, None, buttons, **quick), self.translate_all),
-            (tried.success(busy, None, buttons, **quick), self.translate),
+            (tried.success(busy, None, buttons, **quick), self.translate_one),
         ):
             run = event.then(function, asked, answer, **working)
             run.success(ready, None, buttons, js=_SHOW_ANSWER, **quick)

@@ -43,8 +43,8 @@ THEME = gr.themes.Base(
     body_text_color_subdued_dark="*neutral_400",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
-    button_primary_background_fill_dark="*primary_600",
-    button_primary_background_fill_hover_dark="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_600",
     button_primary_text_color="white",
     button_large_text_weight="600",
     checkbox_label_background_fill="transparent",
@@ -74,7 +74,8 @@ footer .divider, footer img { display: none !important; }
 #heading h1 { font-size: 1.75rem; font-weight: 650; letter-spacing: -0.015em; line-height: 1.2; margin: 0; }
 #heading p { max-width: 72ch; margin: 6px 0 8px; line-height: 1.5; }
 #heading p, #hint p, #about p, #problems details *, .empty p, .pictures figcaption, .face .cycle, .generated, .note,
-#examples p, .compare figcaption, .heat summary, .scale, .facts, .terms, #add p { color: var(--body-text-color-subdued); }
+#examples p, .compare figcaption, .heat summary, .scale, .facts, .terms, #add p {
+  color: var(--body-text-color-subdued); }
 #tabs [role=tab] { font-size: var(--text-md); padding: 8px 14px; color: var(--body-text-color-subdued); }
 #tabs [role=tab][aria-selected=true] { color: var(--primary-700); font-weight: 600; }
 .dark #tabs [role=tab][aria-selected=true] { color: var(--primary-400); }
@@ -104,20 +105,23 @@ h2 { font-size: var(--text-md); font-weight: 600; margin: 0; }
 
 #examples p { margin: 0 0 6px; font-size: var(--text-sm); }
 .strip, .tiles { list-style: none; margin: 0; padding: 0; display: grid; gap: 8px; }
-.strip { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)); }
+#examples .strip { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 .strip li, .tiles li { margin: 0; padding: 0; list-style: none; }
 .strip button, .tiles button { display: block; width: 100%; padding: 0; text-align: left; cursor: pointer;
-  background: none; border: 0; border-radius: var(--radius-md); color: inherit; }
+  background: none; border: 0; border-radius: var(--radius-md); color: inherit; font-weight: 400; }
 .strip img, .tiles img { display: block; width: 100%; margin: 0; aspect-ratio: 1; object-fit: cover;
   border-radius: var(--radius-md); }
 .strip button:hover img, .tiles button:hover img { filter: brightness(1.08); }
 
 :is(#face, #model, #direction) .wrap { gap: 4px; }
 :is(#face, #model, #direction) .wrap label { padding: 6px 10px; }
+:is(#face, #model) .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); }
+#chain .form { border: 0; }
 #hint p { margin: 0; }
 #hint p.warn { color: #b45309; }
 .dark #hint p.warn { color: #fbbf24; }
-#go { gap: 10px; }
+#go { gap: 10px; align-items: stretch; }
+:is(#go, #take) button { padding-inline: 12px; white-space: nowrap; font-size: var(--text-md); }
 #about p { margin: 0 0 4px; font-size: var(--text-sm); line-height: 1.5; }
 #about strong { color: var(--body-text-color); }
 .quiet { align-self: flex-start; width: auto; padding: 2px 0; background: none; border: 0; box-shadow: none;
@@ -189,7 +193,8 @@ summary { cursor: pointer; }
 
 #models, #added { margin-top: 12px; }
 #models .prose, #added .prose { display: grid; gap: 16px; }
-.model { display: grid; gap: 24px; padding: 20px; margin: 0 0 16px; border: 1px solid var(--border-color-primary);
+.model { display: grid; grid-template-columns: minmax(0, 1fr); gap: 24px; padding: 20px; margin: 0 0 16px;
+  border: 1px solid var(--border-color-primary);
   border-radius: var(--block-radius); background: var(--block-background-fill); line-height: 1.5; }
 .model figure { margin: 0; }
 .model figure img { width: 100%; margin: 0; border-radius: var(--radius-md); }
@@ -201,6 +206,8 @@ summary { cursor: pointer; }
 .model :is(ul, ol) { padding-left: 20px; list-style: disc; }
 .model li { margin: 0 0 4px; }
 .model details { margin: 12px 0; }
+.model code { overflow-wrap: anywhere; }
+.model details table { display: block; overflow-x: auto; }
 .model details > :first-child { font-weight: 500; }
 .model pre { overflow-x: auto; padding: 10px 12px; border-radius: var(--radius-md); font-size: var(--text-sm);
   background: var(--background-fill-secondary); }
@@ -208,6 +215,7 @@ summary { cursor: pointer; }
 .model table { width: 100%; border-collapse: collapse; margin: 12px 0; font-size: var(--text-sm); }
 .model :is(th, td) { padding: 5px 8px; text-align: left; font-weight: 400; border: 0;
   border-bottom: 1px solid var(--border-color-primary); }
+.model :is(table, thead, tbody, tr) { border: 0 !important; }
 .model thead th { font-weight: 600; }
 .model td { font-variant-numeric: tabular-nums; }
 .model .table { overflow-x: auto; }
