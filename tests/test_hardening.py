@@ -201,10 +201,19 @@ def test_only_the_four_endpoints_are_public(api):
     assert not named["unnamed_endpoints"]
 
 
-def test_private_functions_cannot_be_called_by_name(served, api):
-    private = {d["api_name"] for d in served[1].get_config_file()["dependencies"] if d["api_visibility"] == "private"}
-    for name in [*map(str, private), "nowhere", "../models", "predict", "_run"]:
+def test_what_does_not_exist_cannot_be_called(api):
+    for name in ("nowhere", "predict", "_run", "0", "-1", "__init__", "lambda/../models"):
         assert not call(api, name)[0]
+
+
+def test_private_functions_take_no_nonsense(served, api):
+    """The page itself has to call them, so others can, too; but only with what the page would send."""
+    private = {d["api_name"] for d in served[1].get_config_file()["dependencies"] if d["api_visibility"] == "private"}
+    assert len(private) > 10
+    for name in private:
+        for data in ([], ["/etc/passwd"] * 9, [file_data("/etc/passwd")] * 9):
+            assert tells_nothing(call(api, name, *data)[1].replace("/etc/passwd", ""))
+    assert call(api, "models")[0]
 
 
 @pytest.mark.parametrize(
