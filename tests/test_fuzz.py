@@ -124,7 +124,7 @@ def mutated(count: int, seed: int = 0):
 
 def test_no_file_harms_the_page(tmp_path):
     outcomes: Counter = Counter()
-    slowest = 0.0
+    slowest, faults = 0.0, 0
     secrets = (str(ROOT), str(tmp_path), "site-packages", "Traceback", "root:x:")
     with page(tmp_path) as served, httpx.Client(base_url=f"{served.url}/gradio_api", timeout=PATIENCE + 60) as api:
 
@@ -150,19 +150,19 @@ def test_no_file_harms_the_page(tmp_path):
             worked, answer, seconds = send(endpoint, content, f"{kind}.png")
             slowest = max(slowest, seconds)
             outcomes[kind, "read" if worked else "refused"] += 1
-            assert seconds < PATIENCE, f"mutation {number} ({kind}) took {seconds:.1f} s"
             if not worked:
                 reason = json.loads(answer.split("data: ", 1)[1].split("\n")[0])
                 assert reason["error"], f"mutation {number} ({kind}): no reason was given"
-                outcomes["our fault"] += "Something went wrong" in answer
+                faults += "Something went wrong" in answer
             assert not [secret for secret in secrets if secret in answer.replace(str(served.temp), "")], answer
         assert served.alive
         assert send("translate", good[0], "good.png")[0]
         after = served.memory()
     if FULL:
-        print(f"\n{COUNT} files, slowest {slowest:.2f} s, memory {before:.0f} -> {after:.0f} MB", dict(outcomes))
-    assert outcomes["our fault"] == 0
-    assert {kind for kind, *_ in outcomes if kind != "our fault"}
+        print(f"\n{COUNT} files, slowest {slowest:.2f} s, memory {before:.0f} -> {after:.0f} MB")
+        print(*(f"{kind}: {count} {outcome}" for (kind, outcome), count in sorted(outcomes.items())), sep=", ")
+    assert slowest < PATIENCE
+    assert faults == 0
     assert after <= before * 1.1
     log = served.log.read_text()
     assert "Traceback" not in log, log[-3000:]

@@ -50,7 +50,7 @@ def test_many_files_go_in_and_a_zip_comes_out(visit, pictures, translator, tmp_p
     open_batch(page)
     expect(start(page)).to_be_disabled()
     choose_files(page, pictures["red"], pictures["notes"], tmp_path / "more.zip", pictures["black"], clip)
-    page.get_by_role("tabpanel", name="Batch").get_by_role("radio", name="Remove glasses").check()
+    page.locator("#batch-direction").get_by_role("radio", name="Remove glasses").check()
     start(page).click()
     expect(page.locator("#batch-status")).to_contain_text("Done. 3 of 5 translated")
     expect(page.locator("#batch-status")).to_contain_text("2 could not be used")
@@ -70,7 +70,7 @@ def test_many_files_go_in_and_a_zip_comes_out(visit, pictures, translator, tmp_p
 def test_stop_keeps_what_is_done(visit, pictures, translator):
     page = visit()
     open_batch(page)
-    choose_files(page, *[pictures["red"]] * 1, pictures["blue"], pictures["black"])
+    choose_files(page, pictures["red"], pictures["blue"], pictures["black"])
     translator.gate.clear()
     start(page).click()
     expect(rows(page).nth(0)).to_contain_text("Working")
