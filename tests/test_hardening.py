@@ -43,7 +43,7 @@ def uploads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(uploads):
-    demo = build_demo(FakeTranslator())
+    demo = build_demo(FakeTranslator(), add_models=True)
     _, url, _ = launch(demo, prevent_thread_lock=True, quiet=True)
     yield url.rstrip("/") + "/gradio_api", demo
     demo.close(verbose=False)
@@ -57,10 +57,13 @@ def api(served):
 
 def call(api: httpx.Client, name: str, *data) -> tuple[bool, str]:
     """Call an endpoint as the README does with curl: whether it worked, and what it said."""
-    begun = api.post(f"/call/{name}", json={"data": list(data)})
-    if begun.status_code != 200:
-        return False, begun.text
-    answer = api.get(f"/call/{name}/{begun.json()['event_id']}").text
+    try:
+        begun = api.post(f"/call/{name}", json={"data": list(data)})
+        if begun.status_code != 200:
+            return False, begun.text
+        answer = api.get(f"/call/{name}/{begun.json()['event_id']}").text
+    except httpx.TransportError:  # Gradio hangs up on what it does not know
+        return False, ""
     return "event: complete" in answer, answer
 
 

@@ -75,6 +75,13 @@ class SentFile:
     """What its sender calls it."""
 
 
+class UploadedFile(gr.File):
+    """`gr.File` wherever it is the input of a function."""
+
+    is_template = True  # look like gr.File in the browser
+    async_move_resource_to_block_cache = only_uploads
+
+
 class FilesInput(gr.File):
     """`gr.File` for several files that gives a list of `SentFile`; whether they are any good shows one by one."""
 

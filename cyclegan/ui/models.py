@@ -17,7 +17,7 @@ from cyclegan.errors import BadCheckpointError, BadImageError
 from cyclegan.images import load_image
 from cyclegan.model import CARD_FILE, DIRECTIONS
 from cyclegan.translator import Translator
-from cyclegan.ui.components import plain, toasts
+from cyclegan.ui.components import UploadedFile, plain, toasts
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.zoo import Entry, describe
 
@@ -75,7 +75,7 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
             repo = gr.Textbox(label="Model on the Hub", placeholder="owner/model", max_length=200)
             fetch = gr.Button("Add from the Hub", elem_id="fetch")
         with gr.Column(min_width=280):
-            files = gr.File(
+            files = UploadedFile(
                 label="Files of a model folder", file_count="multiple", file_types=[".json", ".safetensors", ".md"],
                 height=140, elem_id="model-files",
             )  # fmt: skip

@@ -12,7 +12,7 @@ from cyclegan.errors import BadImageError, CycleGANError
 from cyclegan.images import encode_png
 from cyclegan.model import DIRECTIONS, ModelConfig
 from cyclegan.translator import NO_FACE, Result, Translator
-from cyclegan.ui.components import PhotoInput, Upload, plain, store, toasts
+from cyclegan.ui.components import PhotoInput, Upload, UploadedFile, plain, store, toasts
 from cyclegan.ui.draw import Box, outlined, preview, preview_scale, square_around, square_box
 from cyclegan.ui.examples import Examples
 from cyclegan.ui.kept import Answer, Photo, zipped
@@ -152,7 +152,7 @@ class PhotoTab:
             self.download = gr.Button("Download PNG", scale=2, min_width=140, elem_id="download")
         self.details = gr.HTML(EMPTY, elem_id="details", js_on_load=None)
         self.visit = gr.HTML(elem_id="visit", visible=False, js_on_load=_PICK)
-        self.file = gr.File(visible=False)  # what the browser saves
+        self.file = UploadedFile(visible=False)  # what the browser saves
 
     # --- Choices, in the words of the models' configs ---
 
