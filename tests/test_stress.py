@@ -40,9 +40,8 @@ class Person:
     waits: list[float] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
 
-    async def click(self, api: httpx.AsyncClient, function: int) -> None:
-        """Upload the photo and press Translate, as a browser does; check the answer."""
-        started = time.monotonic()
+    async def join(self, api: httpx.AsyncClient, function: int) -> tuple[str, str]:
+        """Upload the photo and press Translate, as a browser does. The session and the direction."""
         name = f"person{self.number}.png"
         sent = await api.post("/upload", files={"files": (name, encode_png(self.photo))})
         direction = "A2B" if self.number % 2 else "B2A"
@@ -50,6 +49,12 @@ class Person:
         data = [file_data(sent.raise_for_status().json()[0], name), "glasses", direction, "all"]
         body = {"data": data, "fn_index": function, "session_hash": session}
         (await api.post("/queue/join", json=body)).raise_for_status()
+        return session, direction
+
+    async def click(self, api: httpx.AsyncClient, function: int) -> None:
+        """Join, wait for the answer, and check it."""
+        started = time.monotonic()
+        session, direction = await self.join(api, function)
         output = None
         async with api.stream("GET", "/queue/data", params={"session_hash": session}) as events:
             async for line in events.aiter_lines():
@@ -82,14 +87,14 @@ def people() -> list[Person]:
     return crowd
 
 
-async def slow(served: Page, stop: asyncio.Event) -> None:
-    """Somebody whose line is bad: an upload that trickles in, and an answer that is hardly read."""
+async def slow(served: Page, session: str, stop: asyncio.Event) -> None:
+    """Somebody whose line is bad: an upload that trickles in, and an answer that is read a byte at a time."""
     host, port = served.url.split("/")[2].split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     head = "POST /gradio_api/upload HTTP/1.1\r\nHost: {}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     writer.write((head + "Content-Length: 100000\r\n\r\n--x\r\n").format(host).encode())
     reader, asking = await asyncio.open_connection(host, int(port))
-    asking.write(f"GET /gradio_api/queue/data?session_hash=slow HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    asking.write(f"GET /gradio_api/queue/data?session_hash={session} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     while not stop.is_set():
         writer.write(b"C")
         await reader.read(1)
@@ -106,7 +111,8 @@ async def crowd_at(served: Page, crowd: list[Person]) -> list[float]:
         await crowd[0].click(api, function)  # loads what is loaded on first use
         for person in crowd:
             person.waits.clear()
-        slow_ones = [asyncio.create_task(slow(served, stop)) for _ in range(3)]
+        sessions = [(await crowd[number].join(api, function))[0] for number in range(3)]
+        slow_ones = [asyncio.create_task(slow(served, session, stop)) for session in sessions]
         until = time.monotonic() + SECONDS
 
         async def visit(person: Person) -> None:
