@@ -12,7 +12,6 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-
 _MAX_FILTERS, _MAX_BLOCKS = 512, 64  # many times the paper's; beyond, building the network alone takes minutes
 
 
