@@ -7,23 +7,59 @@ from pathlib import Path
 
 # Before Gradio is imported: no telemetry, no version check.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def parse_args() -> argparse.Namespace:
     # On Hugging Face Spaces the page must answer to the outside.
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
-    port = int(os.environ.get("GRADIO_SERVER_PORT") or 7860)
+    port = os.environ.get("GRADIO_SERVER_PORT")
     parser = argparse.ArgumentParser(description="Open the face translation page.")
     parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=port, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where models run")
-    parser.add_argument("--share", action="store_true", help="open a public link through gradio.live")
+    parser.add_argument(
+        "--port", type=int, default=port, help=f"port to listen on (default: {port or 'the first free one from 7860'})"
+    )
+    parser.add_argument("--root-path", metavar="PATH", help="where a reverse proxy serves the page, such as /faces")
+    parser.add_argument("--share", action="store_true", help="open a public link through gradio.live for a week")
+    parser.add_argument(
+        "--auth", type=_account, action="append", metavar="USER:PASSWORD", help="ask for this; may be given repeatedly"
+    )
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="cpu" if ZERO_GPU else "auto",
+                        help="where models run (default: %(default)s)")  # fmt: skip
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="folder of models (default: checkpoints/ here)")
-    return parser.parse_args()
+    parser.add_argument(
+        "--add-models",
+        action=argparse.BooleanOptionalAction,
+        help="whether visitors may add models for their visit (default: only where nobody else can open the page)",
+    )
+    args = parser.parse_args()
+    if args.add_models is None:
+        args.add_models = args.host in ("127.0.0.1", "localhost", "::1") and not (args.share or args.root_path)
+    return args
+
+
+def _account(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise argparse.ArgumentTypeError("give a user and a password as USER:PASSWORD.")
+    return user, password
+
+
+def join_zero_gpu() -> None:
+    """Meet ZeroGPU's one condition: a function that may ask for a GPU.
+
+    It is never called. A face takes the processor less time than it takes to borrow a GPU, which would be charged to
+    the visitor's daily quota.
+    """
+    import spaces  # first: it has to come before PyTorch
+
+    spaces.GPU(lambda: None)
 
 
 def main() -> None:
     args = parse_args()
+    if ZERO_GPU:
+        join_zero_gpu()
     # Imported here so that --help and wrong usage answer at once.
     from cyclegan.errors import CycleGANError
     from cyclegan.translator import Translator
@@ -34,11 +70,20 @@ def main() -> None:
         translator = Translator(Zoo(args.checkpoints) if args.checkpoints else Zoo(), device=args.device)
     except CycleGANError as error:
         sys.exit(str(error))
-    demo = build_demo(translator)
+    demo = build_demo(translator, args.add_models)
     try:
-        launch(demo, server_name=args.host, server_port=args.port, share=args.share, prevent_thread_lock=True)
+        launch(
+            demo,
+            server_name=args.host,
+            server_port=args.port,
+            root_path=args.root_path,
+            share=args.share,
+            auth=args.auth,
+            prevent_thread_lock=True,
+        )
     except OSError:
-        sys.exit(f"The page cannot open at {args.host}:{args.port}. Choose another --port or --host.")
+        where = f"{args.host}:{args.port}" if args.port else f"{args.host}, from port 7860 on"
+        sys.exit(f"The page cannot open at {where}. Choose another --port or --host.")
     warm_up(translator)  # only now: the page comes first
     demo.block_thread()
 

@@ -2,14 +2,19 @@
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
+from cyclegan.batch import Batch, Source, gather
 from cyclegan.errors import CycleGANError
-from cyclegan.images import load_image, save_png
 from cyclegan.model import DIRECTIONS
 from cyclegan.runtime import DEVICES
-from cyclegan.translator import Faces, Result, Translator
+from cyclegan.translator import Faces, Translator
 from cyclegan.zoo import CHECKPOINTS, Zoo
 
 
@@ -33,13 +38,16 @@ def _parser() -> argparse.ArgumentParser:
 
     translate = commands.add_parser(
         "translate",
-        help="translate the faces of photos",
-        description="Write <stem>.png, the photo with its faces translated, and per face "
-        "<stem>.face<i>.{input,translation,reconstruction}.png.",
-        epilog="example:\n  python -m cyclegan translate holiday.jpg --model glasses --direction A2B --out results",
+        help="translate the faces of photos and videos",
+        description="Write <stem>.png, the photo with its faces translated, per face "
+        "<stem>.face<i>.{input,translation,reconstruction}.png, and <stem>.mp4 for a video, with its sound. "
+        "manifest.json lists every file with models, revisions, boxes and cycle errors. A file that cannot be used "
+        "does not stop the others. Ctrl-C keeps what is done.",
+        epilog="examples:\n  python -m cyclegan translate holiday.jpg --model glasses --direction A2B --out results\n"
+        "  python -m cyclegan translate photos/ more.zip clip.mp4 --model glasses --direction B2A",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    translate.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    translate.add_argument("files", nargs="+", type=Path, metavar="FILE", help="photo, video, folder or zip of them")
     translate.add_argument("--model", required=True, help="a name listed by: python -m cyclegan models")
     translate.add_argument("--direction", required=True, help="A2B or B2A")
     translate.add_argument(
@@ -53,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--out", type=Path, default=Path("results"), help="folder for the results (results)")
     translate.add_argument("--face", default="all", type=_faces, help="all, largest, or a number from 1 (all)")
     translate.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
-    translate.add_argument("--json", action="store_true", help="one JSON object per photo and line on stdout")
+    translate.add_argument("--json", action="store_true", help="one JSON object per file and line on stdout")
     translate.set_defaults(run_command=_translate)
 
     for command in (models, translate):
@@ -95,64 +103,59 @@ def _models(args: argparse.Namespace) -> int:
 
 def _translate(args: argparse.Namespace) -> int:
     translator = Translator(Zoo(args.checkpoints), args.device)
-    for name, direction in [(args.model, args.direction), *args.then]:
-        translator.engine(name, direction)  # a wrong name is one error, not one per photo
-    for stem in (path.stem for path in args.photos):
-        if sum(path.stem == stem for path in args.photos) > 1:
-            raise CycleGANError(f'Two photos are called "{stem}"; their results would overwrite each other.')
-    failed = False
-    for path in args.photos:
-        try:
-            # Without a name of its own the message reads well behind the one printed below.
-            result = translator.translate(load_image(path, name=""), args.model, args.direction, args.face, args.then)
-            row = _write(result, path, args.out)
-        except CycleGANError as error:
-            print(f"{path.name}: {error}", file=sys.stderr)
-            failed = True
-            continue
-        if args.json:
-            print(json.dumps(row))
-        else:
-            faces = "1 face" if len(row["faces"]) == 1 else f"{len(row['faces'])} faces"
-            print(f"{row['output']}  {faces}, {row['seconds']} s")
-    return int(failed)
+    chain = [(args.model, args.direction), *args.then]
+    batch = Batch(translator, gather(args.files), args.out, chain, args.face, crops=True)
+    if not batch.sources:
+        raise CycleGANError("There are no photos or videos in this folder.")
+    # Without a terminal there is nobody to watch the bar.
+    bar = tqdm(total=len(batch.sources), disable=None, bar_format="{percentage:3.0f}% |{bar}| {remaining} left  {desc}")
+    reported = 0  # rows are in the order of the sources
+    with bar, _stopped_by_keyboard(batch):
+        for progress in batch.run():
+            for source, row in zip(batch.sources[reported:], batch.rows[reported:], strict=False):
+                _report(source, row, args.out, args.json)
+            reported = len(batch.rows)
+            bar.set_description_str(progress.current or "", refresh=False)
+            bar.update(progress.done + progress.share - bar.n)
+    if batch.stopped:
+        left = len(batch.sources) - len(batch.rows)
+        print(f"Stopped: {left} of {len(batch.sources)} files were not begun.", file=sys.stderr)
+    return int(batch.stopped or any("error" in row for row in batch.rows))
 
 
-def _write(result: Result, path: Path, out: Path) -> dict:
-    """Write the pictures of one photo; return the row that ``--json`` prints."""
+def _report(source: Source, row: dict, out: Path, as_json: bool) -> None:
+    """Print what became of one file. The manifest holds the same row, with names that stay right when it is moved."""
+    if "error" in row:
+        tqdm.write(f"{row['photo']}: {row['error']}", file=sys.stderr)
+        return
+    output = str(out / row["output"])
+    if as_json:
+        row = {**row, "photo": str(source.path or source.name), "output": output}
+        if "faces" in row:
+            row["faces"] = [
+                {**face, "files": {kind: str(out / name) for kind, name in face["files"].items()}}
+                for face in row["faces"]
+            ]
+        tqdm.write(json.dumps(row))
+        return
+    count = len(row["faces"]) if "faces" in row else None
+    found = f"{row['frames']} frames" if count is None else "1 face" if count == 1 else f"{count} faces"
+    tqdm.write(f"{output}  {found}, {row['seconds']} s")
+
+
+@contextmanager
+def _stopped_by_keyboard(batch: Batch) -> Iterator[None]:
+    """The first Ctrl-C ends the batch with what is done, a second one ends the program."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        batch.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        note = {"Software": "cyclegan", "Comment": "AI-generated"}
-        output = out / f"{path.stem}.png"
-        if output.resolve() == path.resolve():
-            raise CycleGANError("The result would overwrite the photo itself. Choose another folder with --out.")
-        save_png(output, result.output, note)
-        faces = []
-        for each in result.translations:
-            files = {}
-            for kind in ("input", "translation", "reconstruction"):
-                file = out / f"{path.stem}.face{each.index + 1}.{kind}.png"
-                save_png(file, getattr(each, kind), note)
-                files[kind] = str(file)
-            faces.append(
-                {
-                    "box": [round(v, 1) for v in each.box],
-                    "landmarks": each.face.landmarks.round(1).tolist() if each.face else None,
-                    "score": round(each.face.score, 4) if each.face else None,
-                    "cycle_l1": round(each.cycle_l1, 4),
-                    "files": files,
-                }
-            )
-    except OSError as error:
-        raise CycleGANError(f"The results cannot be written to {out}: {error.strerror}.") from error
-    height, width = result.photo.shape[:2]
-    return {
-        "photo": str(path),
-        "size": [width, height],
-        "faces": faces,
-        "output": str(output),
-        "seconds": round(result.seconds, 3),
-    }
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

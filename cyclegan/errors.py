@@ -13,6 +13,14 @@ class BadImageError(CycleGANError):
     """The file is not an image we can read, or its size is out of bounds."""
 
 
+class BadVideoError(CycleGANError):
+    """The file is not a video we can read, or its size or length is out of bounds."""
+
+
+class BadArchiveError(CycleGANError):
+    """The zip file cannot be read, is encrypted, or holds more than it should."""
+
+
 class NoFaceError(CycleGANError):
     """No face was found, or the face asked for does not exist."""
 

@@ -92,6 +92,24 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | No
     return np.array(rgb)
 
 
+def open_file(path: str | os.PathLike[str], name: str | None = None) -> BinaryIO:
+    """Open a file for reading, if it is one. ``name`` is what messages call it. Raises BadImageError."""
+    called = name or "The file"
+    try:
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            raise BadImageError(f"{called} is a folder. Choose an image file.")
+        if not stat.S_ISREG(kind):  # reading a pipe or a device could wait for ever
+            raise _unreadable(name)
+        return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImageError(f"{called} was not found. Check the name and try again.") from error
+    except PermissionError as error:
+        raise BadImageError(f"{called} may not be read. Change its permissions and try again.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise _out_of_reach(called) from error
+
+
 def check_image(image: np.ndarray) -> np.ndarray:
     """Check a picture that was decoded elsewhere: uint8 [H, W, 3] within the limits of `load_image`.
 
@@ -175,24 +193,14 @@ def _read(source: str | os.PathLike[str] | bytes | BinaryIO, called: str | None)
     file_called = called or "The file"
     if isinstance(source, bytes):
         data = source
+    elif isinstance(source, str | os.PathLike):
+        with open_file(source, called) as file:
+            return _read(file, called)
     else:
         try:
-            if isinstance(source, str | os.PathLike):
-                kind = os.stat(source).st_mode
-                if stat.S_ISDIR(kind):
-                    raise BadImageError(f"{file_called} is a folder. Choose an image file.")
-                if not stat.S_ISREG(kind):  # reading a pipe or a device could wait for ever
-                    raise _unreadable(called)
-                with open(source, "rb") as file:
-                    data = file.read(MAX_BYTES + 1)
-            else:
-                data = source.read(MAX_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise BadImageError(f"{file_called} was not found. Check the name and try again.") from error
-        except PermissionError as error:
-            raise BadImageError(f"{file_called} may not be read. Change its permissions and try again.") from error
-        except (OSError, ValueError) as error:  # ValueError: a closed file, or a zero byte in the path
-            raise BadImageError(f"{file_called} could not be read. Choose another file.") from error
+            data = source.read(MAX_BYTES + 1)
+        except (OSError, ValueError) as error:  # ValueError: a closed file
+            raise _out_of_reach(file_called) from error
     if not data:
         raise BadImageError(f"{file_called} is empty. Choose another file.")
     if len(data) > MAX_BYTES:
@@ -288,6 +296,10 @@ def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
         return rgb
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return rgb if method is None else rgb.transpose(method)
+
+
+def _out_of_reach(called: str) -> BadImageError:
+    return BadImageError(f"{called} could not be read. Choose another file.")
 
 
 def _unreadable(called: str | None) -> BadImageError:

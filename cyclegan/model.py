@@ -97,6 +97,9 @@ class ModelConfig:
             raise ValueError("The generators of a model work on images of 3 channels.")
         if set(self.domains) != {"A", "B"} or set(self.directions) != set(DIRECTIONS):
             raise ValueError("A model has domains A and B and directions A2B and B2A.")
+        labels = [*self.directions.values(), *(domain.label for domain in self.domains.values())]
+        if any(type(words) is not str for words in (self.name, self.title, self.description, self.license, *labels)):
+            raise ValueError("Names, titles, labels, descriptions and licenses are texts.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
@@ -183,7 +186,7 @@ def read_config(folder: Path, name: str | None = None) -> ModelConfig:
         return ModelConfig.from_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise BadCheckpointError(f'The model "{name}" has no {CONFIG_FILE}.') from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{name}" cannot be read.') from error
     except ValueError as error:
         raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{name}" is not ours: {error}') from error

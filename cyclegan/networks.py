@@ -12,6 +12,8 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
+_MAX_FILTERS, _MAX_BLOCKS = 512, 64  # many times the paper's; beyond, building the network alone takes minutes
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -45,6 +47,8 @@ class GeneratorConfig:
             raise ValueError("filters, blocks, stem, kernel and channels must be whole numbers.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
             raise ValueError("filters and channels must be at least 1, blocks at least 0.")
+        if self.filters > _MAX_FILTERS or self.blocks > _MAX_BLOCKS:  # a config may come from a stranger
+            raise ValueError(f"filters are at most {_MAX_FILTERS}, blocks at most {_MAX_BLOCKS}.")
         if self.stem not in (1, 2, 4):
             raise ValueError(f"stem must be 1, 2 or 4, not {self.stem!r}.")
         if self.kernel not in (3, 5, 7, 9):

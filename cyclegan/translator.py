@@ -11,6 +11,7 @@ from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces import align
 from cyclegan.faces.align import Box
 from cyclegan.faces.detect import Face, FaceDetector
+from cyclegan.faces.track import LIVE_SIDE, FaceTracker
 from cyclegan.images import check_image
 from cyclegan.model import ModelConfig, check_direction, reverse, source
 from cyclegan.runtime import Engine, make_engine, resolve_device
@@ -18,6 +19,8 @@ from cyclegan.zoo import Zoo
 
 Faces = str | int | Sequence[int]
 """Which faces to translate: ``"all"``, ``"largest"``, a position in `Translator.detect`'s list, or several."""
+
+_MOST_IN_VIDEO = 8  # faces that are followed
 
 NO_FACE = "No face was found in this photo. Try one where the face is larger, brighter or turned to the camera."
 
@@ -29,17 +32,19 @@ class Translation:
     index: int
     """Position in the list of `Translator.detect`, from 0."""
     face: Face | None
-    """The face, or None for a drawing."""
+    """The face, or None for a part of the picture chosen by hand, or a drawing."""
     box: Box
     """Upright box around the crop in the photo."""
     input: np.ndarray
     """The crop the model saw: uint8 [S, S, 3]."""
     translation: np.ndarray
-    """What it made of it: uint8 [S, S, 3]."""
+    """What it made of it, after the last step: uint8 [S, S, 3]."""
     reconstruction: np.ndarray
     """The way back from the translation: uint8 [S, S, 3]."""
     cycle_l1: float
     """Mean absolute difference of input and reconstruction, pixels in [0, 1]."""
+    steps: tuple[np.ndarray, ...] = ()
+    """What each model of a chain made of it, in order: uint8 [S, S, 3] each; the last is ``translation``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +98,13 @@ class Translator:
                 self._engines[key] = make_engine(generator, config.image_size, self.device, self._engine)
             return self._engines[key]
 
+    def forget(self, guest: str) -> None:
+        """Remove a guest from the zoo, and its engines."""
+        self.zoo.remove_guest(guest)
+        with self._lock:
+            for key in [key for key in self._engines if key[0] == guest]:
+                del self._engines[key]
+
     def detect(self, photo: np.ndarray) -> list[Face]:
         """The faces of a photo (uint8 [H, W, 3]), largest first; may be empty."""
         photo = check_image(photo)
@@ -100,6 +112,11 @@ class Translator:
             if self._detector is None:
                 self._detector = FaceDetector("cuda" if self.device == "cuda" else "cpu")
         return self._detector.detect(photo)
+
+    def tracker(self) -> FaceTracker:
+        """Follows the faces of one video, whose frames are shown to it in order."""
+        device = "cuda" if self.device == "cuda" else "cpu"
+        return FaceTracker(FaceDetector(device, long_side=LIVE_SIDE), most=_MOST_IN_VIDEO)
 
     def translate(
         self,
@@ -118,8 +135,8 @@ class Translator:
             model, direction: a name of the zoo, and A2B or B2A.
             faces: which faces, for directions that start from photographs.
             then: further (model, direction) pairs, each applied to the result of the one before.
-            square: the part to translate when the direction starts from drawings, at least a pixel wide; the centred
-                square if None.
+            square: the part to translate, chosen by hand instead of by the detector, at least a pixel wide. If None,
+                directions that start from drawings take the centred square.
             found: faces already detected in this photo.
 
         Raises NoFaceError, BadImageError, UnknownModelError, UnknownDirectionError, BadCheckpointError.
@@ -129,13 +146,12 @@ class Translator:
         chain = [(model, direction), *then]
         for name, way in chain:
             self.engine(name, way)  # an unknown link is refused before any work is done
-        if self.needs_faces(model, direction):
+        if square is not None and not 1 <= square[2] - square[0] < np.inf:
+            raise BadImageError("The part of the picture to translate is empty. Choose a larger one.")
+        chosen: list[tuple[int, Face | None]] = [(0, None)]
+        if square is None and self.needs_faces(model, direction):
             found = self.detect(photo) if found is None else list(found)
-            chosen: list[tuple[int, Face | None]] = [(index, found[index]) for index in choose(faces, len(found))]
-        else:
-            if square is not None and not 1 <= square[2] - square[0] < np.inf:
-                raise BadImageError("The part of the picture to translate is empty. Choose a larger one.")
-            chosen = [(0, None)]
+            chosen = [(index, found[index]) for index in choose(faces, len(found))]
 
         output, translations = photo, []
         for index, face in chosen:
@@ -172,6 +188,7 @@ class Translator:
             translation=last.after,
             reconstruction=reconstruction,
             cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
+            steps=tuple(step.after for step in steps),
         )
 
 

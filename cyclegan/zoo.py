@@ -1,7 +1,9 @@
 """Which models exist: the folders of ``checkpoints/``, read on start, loaded on first use."""
 
 import hashlib
+import secrets
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from cyclegan.model import WEIGHTS_FILE, CycleGAN, ModelConfig, damaged_weights,
 from cyclegan.networks import Generator, count_macs, count_parameters
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+MAX_GUEST_MACS = 80e9
+"""Multiply-accumulates per face of the heaviest guest: half as many again as the paper's network at 256 pixels."""
+MAX_GUESTS = 12
+"""How many guests there can be at a time: memory is shared by all visitors."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,11 @@ class Entry:
     sha256: str
     """Hash of ``model.safetensors`` in hexadecimal."""
 
+    @property
+    def revision(self) -> str:
+        """The first 12 digits of the hash: enough to tell one version of a model from another."""
+        return self.sha256[:12]
+
 
 class Zoo:
     """The models of one folder. A model that cannot be used is named in `problems` and never stops the others.
@@ -37,6 +48,7 @@ class Zoo:
         self.root = Path(root)
         self.entries: dict[str, Entry] = {}
         self.problems: dict[str, str] = {}
+        self._guests: dict[str, Entry] = {}
         self._loaded: dict[str, CycleGAN] = {}
         self._lock = threading.Lock()
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
@@ -51,10 +63,11 @@ class Zoo:
         """The entry of this name; raises UnknownModelError, or BadCheckpointError for a folder with a problem."""
         if name in self.problems:
             raise BadCheckpointError(self.problems[name])
-        if name not in self.entries:
+        entry = self.entries.get(name) or self._guests.get(name)
+        if entry is None:
             known = ", ".join(self.entries) or "none"
             raise UnknownModelError(f'There is no model "{name}". Known models: {known}.')
-        return self.entries[name]
+        return entry
 
     def config(self, name: str) -> ModelConfig:
         """The config of a model; raises as `entry` does."""
@@ -68,9 +81,57 @@ class Zoo:
                 self._loaded[name] = CycleGAN.from_pretrained(entry.folder)
             return self._loaded[name]
 
+    def add_guest(self, folder: Path) -> str:
+        """Take in a model that `entries` does not list, under a name that cannot be guessed, which is returned.
+
+        Its weights are read at once; the folder may go. Raises BadCheckpointError, also for a model too heavy to be
+        served and when there are MAX_GUESTS already.
+        """
+        shape = read_config(folder).generator
+        if shape.blocks > 64 or shape.filters > 1024:  # too heavy even to be counted
+            raise BadCheckpointError(f'The network of the model "{folder.name}" is too large to be served here.')
+        entry = _read_entry(folder)
+        macs = describe(entry)["macs"]
+        if macs > MAX_GUEST_MACS:
+            raise BadCheckpointError(
+                f'The model "{folder.name}" takes {macs / 1e9:.0f} GMAC per face; at most {MAX_GUEST_MACS / 1e9:.0f} '
+                "are accepted."
+            )
+        model = CycleGAN.from_pretrained(folder)
+        name = f"guest-{secrets.token_hex(8)}"
+        with self._lock:
+            if len(self._guests) >= MAX_GUESTS:
+                raise BadCheckpointError("Too many models have been added by visitors just now. Try again later.")
+            self._guests[name], self._loaded[name] = entry, model
+        return name
+
+    def remove_guest(self, name: str) -> None:
+        """Forget a guest; the models of `entries` stay."""
+        with self._lock:
+            if self._guests.pop(name, None):
+                del self._loaded[name]
+
     def describe(self) -> list[dict[str, Any]]:
         """A row per model as plain values: name, title, domains, directions, image_size, parameters, macs, ..."""
-        return [_describe(entry) for entry in self.entries.values()]
+        return [describe(entry) for entry in self.entries.values()]
+
+
+def provenance(zoo: Zoo, chain: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What made a picture, for its text chunks: models, their revisions and directions, in the order of ``chain``.
+
+    Raises as `Zoo.entry` does.
+    """
+    entries = [zoo.entry(name) for name, _ in chain]
+    return {
+        "Comment": "AI-generated",
+        "Software": "cyclegan",
+        "Model": ", ".join(entry.config.name for entry in entries),
+        "Revision": ", ".join(entry.revision for entry in entries),
+        "Direction": ", ".join(
+            f"{direction} ({entry.config.directions[direction]})"
+            for entry, (_, direction) in zip(entries, chain, strict=True)
+        ),
+    }
 
 
 def _read_entry(folder: Path) -> Entry:
@@ -96,7 +157,8 @@ def _check_weights(path: Path, config: ModelConfig) -> None:
         raise foreign_weights(name)
 
 
-def _describe(entry: Entry) -> dict[str, Any]:
+def describe(entry: Entry) -> dict[str, Any]:
+    """The row of one model in `Zoo.describe`."""
     config = entry.config
     with torch.device("meta"):
         generator = Generator(config.generator)

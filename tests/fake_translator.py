@@ -1,16 +1,18 @@
 """A translator for tests of the page: the real one's interface, faces at fixed places, colours instead of networks."""
 
 import threading
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from cyclegan.errors import UnknownModelError
 from cyclegan.faces.align import Template, centred_square
 from cyclegan.faces.detect import Face
 from cyclegan.model import Domain, ModelConfig, check_direction
 from cyclegan.networks import GeneratorConfig
 from cyclegan.translator import Result, Translation, choose
+from cyclegan.zoo import Entry, Zoo
 
 _LANDMARKS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
 
@@ -29,19 +31,23 @@ def config(name: str, title: str, there: str, back: str, b_faces: str = "mtcnn")
     )
 
 
-class FakeZoo:
-    def __init__(self, configs, problems):
-        self.entries = {c.name: SimpleNamespace(config=c) for c in configs}
-        self.problems = problems
+FIVE = (
+    config("glasses", "Glasses", "Add glasses", "Remove glasses"),
+    config("age", "Age", "Make older", "Make younger"),
+    config("gender", "Gender", "More feminine", "More masculine"),
+    config("ethnicity", "Ethnicity", "Asian features", "European features"),
+    config("anime", "Anime", "Turn into a drawing", "Turn into a photo", b_faces="square"),
+)
 
-    def config(self, name):
-        if name not in self.entries:
-            raise UnknownModelError(f'There is no model "{name}". Known models: {", ".join(self.entries)}.')
-        return self.entries[name].config
 
-    def describe(self):
-        configs = [entry.config for entry in self.entries.values()]
-        return [{"name": c.name, "title": c.title, "directions": c.directions} for c in configs]
+class FakeZoo(Zoo):
+    """Models that are only their configs; ``root`` may hold their cards and grids."""
+
+    def __init__(self, configs, problems, root=Path("nowhere")):
+        super().__init__(Path("nowhere"))
+        for c in configs:
+            self.entries[c.name] = Entry(c.name, root / c.name, c, sha256(c.name.encode()).hexdigest())
+        self.problems.update(problems)
 
 
 class FakeTranslator:
@@ -52,13 +58,10 @@ class FakeTranslator:
 
     boxes = ((0.1, 0.2, 0.4, 0.7), (0.6, 0.3, 0.8, 0.6))
 
-    def __init__(self, configs=None, problems=None):
+    def __init__(self, configs=None, problems=None, root=Path("nowhere")):
         if configs is None:
-            configs = [
-                config("glasses", "Glasses", "Add glasses", "Remove glasses"),
-                config("anime", "Anime", "Turn into a drawing", "Turn into a photo", b_faces="square"),
-            ]
-        self.zoo = FakeZoo(configs, problems or {})
+            configs = [FIVE[0], FIVE[-1]]
+        self.zoo = FakeZoo(configs, problems or {}, root)
         self.calls = []
         self.gate = threading.Event()
         self.gate.set()
@@ -67,18 +70,29 @@ class FakeTranslator:
     def needs_faces(self, model, direction):
         return self.zoo.config(model).domains[check_direction(direction)[0]].faces == "mtcnn"
 
+    def engine(self, model, direction):
+        self.zoo.config(model), check_direction(direction)
+
+    def forget(self, guest):
+        self.zoo.remove_guest(guest)
+
     def detect(self, photo):
         height, width = photo.shape[:2]
         scaled = [np.array(box) * (width, height, width, height) for box in self.boxes if photo.any()]
         return [Face(tuple(b.tolist()), np.float32(_LANDMARKS * (b[2:] - b[:2]) + b[:2]), 0.99) for b in scaled]
 
+    def tracker(self):
+        return SimpleNamespace(track=lambda frame, time: self.detect(frame))
+
     def translate(self, photo, model, direction, faces="all", then=(), square=None, found=None):
-        needs_faces = self.needs_faces(model, direction)
+        for name, way in [(model, direction), *then]:
+            self.engine(name, way)
         assert self.gate.wait(30)
         if self.fail_with:
             raise self.fail_with
-        self.calls.append(SimpleNamespace(model=model, direction=direction, faces=faces, square=square))
-        if needs_faces:
+        chain = [(model, direction), *then]
+        self.calls.append(SimpleNamespace(model=model, direction=direction, faces=faces, square=square, chain=chain))
+        if square is None and self.needs_faces(model, direction):
             found = self.detect(photo) if found is None else found
             targets = [(i, found[i], found[i].box) for i in choose(faces, len(found))]
         else:
@@ -88,5 +102,6 @@ class FakeTranslator:
             left, top, right, bottom = (round(x) for x in box)
             output[top:bottom, left:right] = 255 - output[top:bottom, left:right]
             crop = np.full((64, 64, 3), photo[top:bottom, left:right].mean(axis=(0, 1)), np.uint8)
-            translations.append(Translation(index, face, box, crop, 255 - crop, crop, 0.032))
+            steps = tuple(255 - crop if i % 2 == 0 else crop for i in range(len(chain)))
+            translations.append(Translation(index, face, box, crop, 255 - crop, crop, 0.032, steps))
         return Result(photo, output, translations, 0.01)

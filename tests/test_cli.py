@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -63,7 +65,10 @@ def translate(run, *args: str, model: str = "red", direction: str = "A2B", **opt
 
 
 def files(folder: str = "results") -> list[str]:
-    return sorted(path.name for path in Path(folder).iterdir())
+    """The pictures and videos; beside them lies the manifest."""
+    names = {path.name for path in Path(folder).iterdir()}
+    assert "manifest.json" in names
+    return sorted(names - {"manifest.json"})
 
 
 def results(stem: str, *indices: int) -> list[str]:
@@ -217,7 +222,9 @@ def test_results_say_that_they_are_generated(run):
     save_png("small.png", SMALL)
     translate(run, "small.png")
     for name in files():
-        assert Image.open(Path("results") / name).text == {"Software": "cyclegan", "Comment": "AI-generated"}
+        text = Image.open(Path("results") / name).text
+        assert text["Comment"] == "AI-generated" and text["Software"] == "cyclegan"
+        assert (text["Model"], text["Direction"]) == ("red", "A2B (Change)") and len(text["Revision"]) == 12
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_a_face_that_is_not_there(run):
     code, out, err = translate(run, "small.png", "--face", "2")
     assert (code, out) == (1, "")
     assert err == "small.png: There is no face 2 in this photo: only 1 face was found.\n"
-    assert not Path("results").exists()
+    assert files() == []
 
 
 def test_then_applies_a_further_model(run):
@@ -315,8 +322,6 @@ def test_one_bad_photo_does_not_stop_the_others(run):
         Path(name.replace("notes.jpg", "notes2.jpg").replace("cut.jpg", "cut2.jpg")).write_bytes(content)
     save_png("good.png", SMALL)
     bad["notes2.jpg"], bad["cut2.jpg"] = bad.pop("notes.jpg"), bad.pop("cut.jpg")
-    Path("folder").mkdir()
-    bad["folder"] = (b"", "The file is a folder. Choose an image file.")
     bad["missing.jpg"] = (b"", "The file was not found. Check the name and try again.")
     names = [*bad, "good.png"]
     code, out, err = translate(run, *names, "--json")
@@ -383,14 +388,76 @@ def test_a_device_that_is_not_here(run, monkeypatch):
     assert run("translate", *args) == (1, "", message)
 
 
-@pytest.mark.parametrize("photos", [("me.png", "me.jpg"), ("me.png", "other/me.png"), ("me.png", "me.png")])
-def test_photos_of_one_name_would_overwrite_each_other(run, photos):
+@pytest.mark.parametrize("photos", [("me.png", "me.jpg"), ("me.png", "other/ME.png"), ("me.png", "me.png")])
+def test_photos_of_one_name_do_not_overwrite_each_other(run, photos):
     Path("other").mkdir()
     for photo in photos:
         Path(photo).write_bytes(encode_png(SMALL))
-    message = 'Two photos are called "me"; their results would overwrite each other.\n'
-    assert translate(run, *photos) == (1, "", message)
-    assert not Path("results").exists()
+    code, out, _ = translate(run, *photos)
+    assert code == 0
+    second = "ME-2" if "ME" in photos[1] else "me-2"
+    assert [line.split()[0] for line in out.splitlines()] == ["results/me.png", f"results/{second}.png"]
+    assert files() == sorted([*results("me", 1), *results(second, 1)])
+
+
+def test_a_folder_and_a_zip_stand_for_what_is_in_them(run):
+    Path("trip").mkdir()
+    for name in ("b.png", "a.png", ".hidden.png"):
+        save_png(Path("trip") / name, SMALL)
+    (Path("trip") / "notes.txt").write_text("buy milk")
+    with ZipFile("more.zip", "w") as archive:
+        archive.writestr("day one/c.png", encode_png(SMALL))
+        archive.writestr("day one/cut.png", encode_png(SMALL)[:5000])
+    code, out, err = translate(run, "trip", "more.zip", "--json")
+    assert code == 1 and err == f"day one/cut.png: {DAMAGED}\n"
+    assert [json.loads(line)["photo"] for line in out.splitlines()] == ["trip/a.png", "trip/b.png", "day one/c.png"]
+    assert files() == sorted(name for stem in "abc" for name in results(stem, 1))
+
+
+def test_an_empty_folder_says_so(run):
+    Path("trip").mkdir()
+    assert translate(run, "trip") == (1, "", "There are no photos or videos in this folder.\n")
+
+
+def test_the_manifest_says_what_was_done_with_what(run, checkpoints):
+    save_png("small.png", SMALL)
+    Path("junk.jpg").write_bytes(b"no picture")
+    _, out, _ = translate(run, "small.png", "junk.jpg", "--then", "same:B2A", "--json")
+    manifest = json.loads(Path("results/manifest.json").read_text())
+    sha256 = hashlib.sha256((checkpoints / "red" / "model.safetensors").read_bytes()).hexdigest()
+    assert manifest["comment"] == "AI-generated" and manifest["stopped"] is False and manifest["not_started"] == []
+    assert manifest["steps"][0] == {"model": "red", "revision": sha256[:12], "direction": "A2B", "label": "Change"}
+    assert [step["direction"] for step in manifest["steps"]] == ["A2B", "B2A"]
+    good, bad = manifest["files"]
+    assert bad == {"photo": "junk.jpg", "error": NOT_AN_IMAGE}
+    # The same row as on stdout, with names that stay right when the folder is moved.
+    row = json.loads(out)
+    assert row["output"] == os.path.join("results", good["output"])
+    assert [(face["box"], face["cycle_l1"]) for face in row["faces"]] == [
+        (face["box"], face["cycle_l1"]) for face in good["faces"]
+    ]
+
+
+def test_ctrl_c_keeps_what_is_done(checkpoints, here):
+    """In a process of its own, where the signal arrives as it does in a terminal."""
+    Path("trip").mkdir()
+    for number in range(200):
+        save_png(Path("trip") / f"{number:03}.png", SMALL)
+    command = [sys.executable, "-u", "-m", "cyclegan", "translate", "trip", "--model", "red", "--direction", "A2B"]
+    options = ["--device", "cpu", "--checkpoints", str(checkpoints)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here, env=environment
+    ) as process:
+        process.stdout.readline()  # the first photo is done
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    manifest = json.loads(Path("results/manifest.json").read_text())
+    done = len(manifest["files"])
+    assert process.returncode == 1 and 0 < done < 200
+    assert err == f"Stopped: {200 - done} of 200 files were not begun.\n"
+    assert manifest["stopped"] is True and len(manifest["not_started"]) == 200 - done
+    assert all(Path("results", row["output"]).exists() for row in manifest["files"])
 
 
 @pytest.mark.parametrize("out", [".", "sub/.."])
@@ -408,7 +475,7 @@ def test_the_folder_for_the_results_is_a_file(run):
     Path("taken").write_text("here first")
     code, out, err = translate(run, "small.png", "--out", "taken")
     assert (code, out) == (1, "")
-    assert err == "small.png: The results cannot be written to taken: File exists.\n"
+    assert err == "The results cannot be written: File exists.\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -417,7 +484,7 @@ def test_the_folder_for_the_results_may_not_be_written_to(run):
     Path("locked").mkdir(mode=0o555)
     code, out, err = translate(run, "small.png", "--out", "locked")
     assert (code, out) == (1, "")
-    assert err == "small.png: The results cannot be written to locked: Permission denied.\n"
+    assert err == "small.png: The results cannot be written: Permission denied.\n"
 
 
 def test_a_model_folder_is_enough(run, here):

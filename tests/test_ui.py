@@ -2,17 +2,27 @@
 
 import base64
 import io
+import json
 import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
 
 import gradio as gr
 import numpy as np
 import pytest
+import yaml
 from fake_translator import FakeTranslator, config
 from gradio.data_classes import ImageData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from packaging.requirements import Requirement
+from packaging.version import Version
 from PIL import Image
 
 from cyclegan.errors import BadImageError, CycleGANError
@@ -20,8 +30,14 @@ from cyclegan.images import load_image
 from cyclegan.translator import NO_FACE
 from cyclegan.ui import build_demo, launch, warm_up
 from cyclegan.ui.components import SORRY, PhotoInput, toasts
-from cyclegan.ui.draw import outlined, preview, square_box
-from cyclegan.ui.results import cycle_words
+from cyclegan.ui.draw import heat_map, outlined, preview, square_box
+from cyclegan.ui.examples import FOLDER, Examples
+from cyclegan.ui.kept import Answer, Photo
+from cyclegan.ui.links import Settings, parse
+from cyclegan.ui.results import cycle_words, file_name
+from cyclegan.zoo import provenance
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -190,6 +206,111 @@ def test_cycle_error_has_words_from_excellent_to_poor():
     assert [cycle_words(x)[0] for x in (0.0, 0.032, 0.07, 0.4)] == ["excellent", "faithful", "fair", "poor"]
 
 
+def test_heat_maps_go_from_black_to_bright():
+    one = np.full((64, 64, 3), 100, np.uint8)
+    other = one.copy()
+    other[:32] += 100
+    shown = seen(heat_map(one, other)).astype(int)
+    assert shown[40:].max() < 25 and shown[:24].min() > 120
+    assert np.array_equal(heat_map(one, other), heat_map(other, one))
+
+
+def test_file_names_are_made_of_the_photo_and_what_was_done():
+    assert file_name("Holiday 1.jpeg", "Glasses: Add glasses") == "holiday-1-add-glasses.png"
+    assert file_name(None, "Make older, then Add glasses") == "photo-make-older-then-add-glasses.png"
+    assert "/" not in file_name("../../etc/passwd", "Glasses: Add/remove")
+
+
+# --- What the server remembers of a visit ---
+
+
+@pytest.fixture
+def answer(translator, photo):
+    upload = read(photo)
+    kept = Photo.of(upload, translator.detect(upload.pixels))
+    result = translator.translate(upload.pixels, "glasses", "A2B", faces=1, found=kept.faces)
+    return Answer.of(kept, result, translator.zoo, (("glasses", "A2B"),), gr.File()), result
+
+
+def test_an_answer_is_kept_as_the_part_that_changed(answer):
+    kept, result = answer
+    assert np.array_equal(kept.picture(), result.output)
+    assert np.array_equal(kept.picture(0), result.photo)
+    half = (result.photo.astype(float) + result.output) / 2
+    assert np.abs(kept.picture(0.5) - half).max() <= 0.5
+    assert Image.open(kept.patch).size == (64, 72)  # the second face of the fake translator
+
+
+def test_a_file_says_what_it_is(answer, translator):
+    data, name = answer[0].file()
+    text = Image.open(io.BytesIO(data)).text
+    assert name == "holiday-add-glasses.png"
+    assert text["Comment"] == "AI-generated" and text["Model"] == "glasses" and "A2B" in text["Direction"]
+    assert text["Revision"] == translator.zoo.entries["glasses"].sha256[:12]
+    assert "Strength" not in text and Image.open(io.BytesIO(answer[0].file(0.3)[0])).text["Strength"] == "30%"
+
+
+def test_deleted_files_are_missed_in_words(answer, photo):
+    os.remove(answer[0].patch)
+    os.remove(answer[0].cards)
+    for ask in (answer[0].picture, answer[0].words):
+        with pytest.raises(BadImageError, match="deleted from the server after an hour"):
+            ask()
+    photo.unlink()
+    with pytest.raises(BadImageError, match="deleted from the server after an hour"):
+        answer[0].photo.pixels()
+
+
+# --- Links ---
+
+
+def test_links_restore_settings(translator):
+    zoo = translator.zoo
+    assert parse("", zoo) is None and parse("?__theme=dark", zoo) is None
+    assert parse("?model=anime", zoo) == Settings((("anime", "A2B"),), 100)
+    link = "?model=glasses&direction=B2A&strength=40&then=anime%3AA2B&then=glasses%3AA2B&then=glasses%3AB2A"
+    assert parse(link, zoo) == Settings((("glasses", "B2A"), ("anime", "A2B"), ("glasses", "A2B")), 40)
+
+
+@pytest.mark.parametrize("strength", ["", "-3", "1e9", "²", "nan", "9" * 5000])
+def test_nonsense_in_a_link_is_ignored(translator, strength):
+    assert parse(f"?model=glasses&strength={strength}", translator.zoo).strength == 100
+    assert parse("?model=glasses&strength=999", translator.zoo).strength == 100
+
+
+@pytest.mark.parametrize(
+    "query", ["model=beard", "model=glasses&direction=up", "model=glasses&then=glasses", "model=../x"]
+)
+def test_links_to_what_does_not_exist_are_refused(translator, query):
+    with pytest.raises(CycleGANError, match="There is no"):
+        parse(f"?{query}", translator.zoo)
+
+
+# --- Examples ---
+
+
+def test_examples_ship_with_their_terms_and_have_faces(detector):
+    terms = (FOLDER / "README.md").read_text()
+    names = [path.name for path in FOLDER.iterdir() if path.suffix != ".md"]
+    assert len(names) >= 5
+    for name in names:
+        assert name in terms or (name.startswith("generated-") and "generated-*.jpg" in terms)
+        assert len(detector.detect(load_image(FOLDER / name))) == 1
+
+
+def test_examples_are_translated_once_and_other_photos_never_remembered(photo):
+    translator = FakeTranslator()
+    examples = Examples(translator)
+    assert not translator.calls
+    chain = (("glasses", "A2B"),)
+    first = examples.translate(examples.photo(0), chain, "all", None)
+    assert examples.translate(examples.photo(0), chain, "all", None) is first
+    assert examples.translate(examples.photo(0), chain, 1, None) is not first
+    assert len(translator.calls) == 2
+    upload = read(photo)
+    assert examples.translate(Photo.of(upload, []), chain, "all", None) is None
+
+
 # --- The page that is built ---
 
 
@@ -226,12 +347,13 @@ def test_warming_up_makes_the_first_translation_and_survives_a_broken_model(capl
 # --- The endpoints ---
 
 
-def test_only_the_three_endpoints_are_public(client):
+def test_only_the_four_endpoints_are_public(client):
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/models", "/detect", "/translate"}
+    assert set(api["named_endpoints"]) == {"/models", "/detect", "/translate", "/batch"}
     assert not api["unnamed_endpoints"]
-    names = [p["parameter_name"] for p in api["named_endpoints"]["/translate"]["parameters"]]
-    assert names == ["photo", "model", "direction", "face"]
+    names = {name: [p["parameter_name"] for p in e["parameters"]] for name, e in api["named_endpoints"].items()}
+    assert names["/translate"] == ["photo", "model", "direction", "face"]
+    assert names["/batch"] == ["files", "model", "direction", "face"]
     assert all(e.get("description") for e in api["named_endpoints"].values())
 
 
@@ -246,13 +368,13 @@ def test_detect_endpoint_gives_boxes_landmarks_and_scores(client, photo):
     assert answer["faces"][0]["box"] == [32, 48, 128, 168]
 
 
-def test_translate_endpoint_gives_the_photo_and_its_faces(client, photo):
+def test_translate_endpoint_gives_the_photo_and_its_faces(client, photo, translator):
     path, report = client.predict(handle_file(photo), "glasses", "B2A", "2", api_name="/translate")
     assert (report["model"], report["direction"], report["size"]) == ("glasses", "B2A", [320, 240])
     assert [(face["face"], face["cycle_l1"]) for face in report["faces"]] == [(2, 0.032)]
     picture = Image.open(path)
     assert picture.format == "PNG" and picture.size == (320, 240)
-    assert picture.text == {"Comment": "AI-generated", "Model": "glasses", "Direction": "B2A (Remove glasses)"}
+    assert picture.text == provenance(translator.zoo, [("glasses", "B2A")])
     changed = np.flatnonzero(np.any(np.asarray(picture) != load_image(photo), axis=(0, 2)))
     assert 192 <= changed.min() and changed.max() < 256
 
@@ -290,3 +412,89 @@ def test_endpoint_hides_unexpected_errors(client, photo, translator):
         assert message_of(client.predict, handle_file(photo), api_name="/translate") == SORRY
     finally:
         translator.fail_with = None
+
+
+def test_batch_endpoint_gives_a_zip_and_its_manifest(client, photo, tmp_path, translator):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(photo, "inside.png")
+        archive.writestr("notes.png", b"Dear diary")
+    files = [handle_file(photo), handle_file(tmp_path / "more.zip")]
+    path, manifest = client.predict(files, "glasses", "A2B", "largest", api_name="/batch")
+    assert [row["photo"] for row in manifest["files"]] == ["holiday.png", "inside.png", "notes.png"]
+    assert "not an image" in manifest["files"][2]["error"]
+    assert manifest["steps"][0]["revision"] == translator.zoo.entry("glasses").revision
+    assert Path(path).name == "add-glasses.zip"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["holiday.png", "inside.png", "manifest.json"]
+        assert json.loads(archive.read("manifest.json")) == manifest
+        picture = Image.open(io.BytesIO(archive.read("holiday.png")))
+    assert picture.text["Comment"] == "AI-generated" and len(manifest["files"][0]["faces"]) == 1
+
+
+def test_batch_endpoint_says_how_far_it_is(client, photo):
+    job = client.submit([handle_file(photo)] * 3, "glasses", "A2B", "all", api_name="/batch")
+    job.result(60)
+    *early, (path, _) = job.outputs()
+    assert path and all(archive is None for archive, _ in early)
+    assert {report["done"] for _, report in early} >= {0, 1, 2} and early[0][1]["total"] == 3
+
+
+def test_batch_endpoint_errors_carry_our_messages(client, photo):
+    call = client.predict
+    assert "no files yet" in message_of(call, [], api_name="/batch")
+    assert "glasses, anime" in message_of(call, [handle_file(photo)], "beard", api_name="/batch")
+    assert "A2B or B2A" in message_of(call, [handle_file(photo)], "glasses", "sideways", api_name="/batch")
+    assert "number from 1" in message_of(call, [handle_file(photo)], face="first", api_name="/batch")
+
+
+# --- The README ---
+
+
+def readme_blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Over HTTP") : text.index("## On a Hugging Face Space")]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.fixture
+def readme(client, photo, tmp_path, monkeypatch):
+    """A function from a language to its example for this server, in a folder with the files it speaks of."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save("photo.jpg")
+    with zipfile.ZipFile("more.zip", "w") as archive:
+        archive.write("photo.jpg")
+    return lambda language: "".join(readme_blocks(language)).replace("http://127.0.0.1:7860", client.src.rstrip("/"))
+
+
+def test_the_python_example_of_the_readme_works(readme, capsys):
+    exec(compile(readme("python"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "glasses {'A2B': 'Add glasses'" in "\n".join(lines) and "[320, 240]" in "\n".join(lines)
+    assert lines[-1].endswith("['done', 'done']")
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="There is no curl or no bash.")
+def test_the_curl_example_of_the_readme_works(readme):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", readme("bash")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open("result.png").text["Model"] == "glasses"
+
+
+def test_the_front_matter_of_the_readme_fits_the_requirements():
+    front = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
+    requirements = (ROOT / "requirements.txt").read_text()
+    gradio_line = next(line for line in requirements.splitlines() if line.startswith("gradio"))
+    assert Version(front["sdk_version"]) in Requirement(gradio_line).specifier
+    assert (front["sdk"], front["license"]) == ("gradio", "apache-2.0") and (ROOT / front["app_file"]).exists()
+    assert Version(front["python_version"]) >= Version("3.11") and len(front["short_description"]) <= 60
+
+
+def test_on_zero_gpu_the_processor_is_used(tmp_path):
+    """ZeroGPU's package, which pretends that there is a GPU, is played by a file."""
+    (tmp_path / "spaces.py").write_text("def GPU(function): print('asked for', callable(function))")
+    script = "import app, sys; sys.argv = ['app.py']; print(app.parse_args().device); app.join_zero_gpu()"
+    environment = {**os.environ, "SPACES_ZERO_GPU": "true", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout == "cpu\nasked for True\n", done.stderr

@@ -1,1 +1,1 @@
-"""Finding faces (`detect`) and cutting them out and putting them back (`align`)."""
+"""Finding faces (`detect`), following them (`track`), and cutting them out and putting them back (`align`)."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from cyclegan.faces.align import Box
 
@@ -53,6 +54,21 @@ class FaceDetector:
             # tight crops is 4.2 % of the side without surroundings, 1.7 % with): give it some.
             faces = self._search(photo, _SURROUNDINGS) or faces
         return sorted((_clip(face, height, width) for face in faces), key=lambda face: face.area, reverse=True)
+
+    @torch.inference_mode()
+    def inspect(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """MTCNN's last stage (O-Net) alone, on squares in which faces are expected: uint8 [N, 48, 48, 3].
+
+        About a millisecond, where a search takes tens: enough to follow a face from frame to frame.
+
+        Returns, in fractions of the square's side, boxes float32 [N, 4] (left, top, right, bottom) and landmarks
+        [N, 5, 2], and scores [N].
+        """
+        x = torch.from_numpy(crops).permute(0, 3, 1, 2).to(self._mtcnn.device, torch.float32)
+        edges, points, scores = self._mtcnn.onet((x - 127.5) / 128)
+        boxes = edges + torch.tensor([0, 0, 1, 1], device=edges.device)
+        landmarks = points.reshape(-1, 2, 5).transpose(1, 2)
+        return boxes.cpu().numpy(), landmarks.cpu().numpy(), scores[:, 1].cpu().numpy()
 
     def _search(self, photo: np.ndarray, surroundings: float = 0.0) -> list[Face]:
         height, width = photo.shape[:2]

@@ -1,12 +1,17 @@
-"""The endpoints for other programs: /models, /detect and /translate."""
+"""The endpoints for other programs: /models, /detect, /translate and /batch."""
+
+from collections.abc import Iterator
 
 import gradio as gr
 
 from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces.detect import Face
+from cyclegan.images import encode_png
 from cyclegan.translator import Translator
-from cyclegan.ui.components import NO_PHOTO, PhotoInput, Upload, store, toasts
-from cyclegan.ui.results import take_home
+from cyclegan.ui.batch import results
+from cyclegan.ui.components import NO_PHOTO, FilesInput, PhotoInput, SentFile, Upload, store, toasts
+from cyclegan.ui.results import file_name
+from cyclegan.zoo import provenance
 
 
 def add_endpoints(translator: Translator) -> None:
@@ -42,7 +47,8 @@ def add_endpoints(translator: Translator) -> None:
             }
             for t in result.translations
         ]
-        path = store(output, *take_home(result, config, direction, photo.name))
+        png = encode_png(result.output, provenance(translator.zoo, [(model, direction)]))
+        path = store(output, png, file_name(photo.name, config.directions[direction]))
         return path, {
             "model": model,
             "direction": direction,
@@ -50,6 +56,22 @@ def add_endpoints(translator: Translator) -> None:
             "faces": faces,
             "seconds": round(result.seconds, 3),
         }
+
+    def batch(files: list[SentFile], model: str, direction: str, face: str) -> Iterator[tuple[str | None, dict]]:
+        """Translate many photos, zips of photos and videos: a zip of results, and its manifest.
+
+        `direction` and `face` as for /translate. A file that cannot be used is listed in the manifest with its error
+        and stops nothing. Until the last answer there is no zip, and the report says how far it is; cancelling the job
+        ends it.
+        """
+        with toasts():
+            for run, progress, path in results(translator, files, [(model, direction)], _which(face), archive):
+                if progress is None:
+                    yield path, run.manifest()
+                else:
+                    left = progress.seconds_left
+                    yield None, {"done": progress.done, "total": progress.total, "current": progress.current,
+                                 "seconds_left": None if left is None else round(left, 1)}  # fmt: skip
 
     # Components give the endpoints their types; nobody sees them.
     with gr.Column(visible=False):
@@ -59,10 +81,14 @@ def add_endpoints(translator: Translator) -> None:
         face = gr.Textbox("all", label="all, largest, or the number of a face from 1")
         output = gr.Image(label="Photo with the translated faces", format="png")
         report = gr.JSON(label="Report")
+        files = FilesInput(label="Photos, zips of photos, and videos", file_count="multiple")
+        archive = gr.File(label="Zip of results with manifest.json")
     gr.on([], models, None, report, api_name="models", queue=False)
     gr.on([], detect, photo, report, api_name="detect")
     gr.on([], translate, [photo, model, direction, face], [output, report], api_name="translate",
           concurrency_limit=2, concurrency_id="translate")  # fmt: skip
+    gr.on([], batch, [files, model, direction, face], [archive, report], api_name="batch",
+          concurrency_limit=2, concurrency_id="batch")  # fmt: skip
 
 
 def _which(face: str) -> str | int:

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 from gradio.processing_utils import save_bytes_to_cache
+from gradio_client.utils import is_http_url_like
 
 from cyclegan.errors import BadImageError, CycleGANError
 from cyclegan.images import load_image
@@ -25,19 +27,22 @@ SORRY = "Something went wrong on our side. Please try again."
 def toasts() -> Iterator[None]:
     """Turn errors into toasts: ours with their message, all others logged and without details.
 
-    Serves as a decorator, too. Gradio shows the message as HTML, and file names are the visitor's own words, so
-    angle brackets are taken out.
+    Serves as a decorator, too.
     """
     try:
         yield
     except gr.Error:
         raise
     except CycleGANError as error:
-        message = str(error).replace("<", "‹").replace(">", "›")
-        raise gr.Error(message, print_exception=False) from None
+        raise gr.Error(plain(error), print_exception=False) from None
     except Exception:
         log.exception("A request failed.")
         raise gr.Error(SORRY, print_exception=False) from None
+
+
+def plain(message: object) -> str:
+    """A message for a toast: Gradio shows those as HTML, and the names in it may be anybody's words."""
+    return str(message).replace("<", "‹").replace(">", "›")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,44 @@ class Upload:
     """RGB uint8 [H, W, 3]."""
 
 
+async def only_uploads(component: gr.blocks.Block, url_or_file_path: str | Path | None) -> str | None:
+    """Make a component take files that were uploaded, as its ``async_move_resource_to_block_cache``.
+
+    Gradio would also fetch any address that a request names, from this server.
+    """
+    if is_http_url_like(url_or_file_path):
+        raise gr.Error("Files are not fetched from addresses. Send the file itself.", print_exception=False)
+    return await gr.blocks.Block.async_move_resource_to_block_cache(component, url_or_file_path)
+
+
+@dataclass(frozen=True)
+class SentFile:
+    """A file as it was sent."""
+
+    path: str
+    name: str
+    """What its sender calls it."""
+
+
+class UploadedFile(gr.File):
+    """`gr.File` wherever it is the input of a function."""
+
+    is_template = True  # look like gr.File in the browser
+    async_move_resource_to_block_cache = only_uploads
+
+
+class FilesInput(gr.File):
+    """`gr.File` for several files that gives a list of `SentFile`; whether they are any good shows one by one."""
+
+    is_template = True  # look like gr.File in the browser
+    async_move_resource_to_block_cache = only_uploads
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[SentFile]:
+        """What Gradio passes to the page's functions."""
+        sent = payload.root if isinstance(payload, ListFiles) else [payload] if payload else []
+        return [SentFile(file.path, file.orig_name or Path(file.path).name) for file in sent]
+
+
 class PhotoInput(gr.Image):
     """`gr.Image` that gives an `Upload`, decoded by `cyclegan.images.load_image` with its messages.
 
@@ -58,6 +101,7 @@ class PhotoInput(gr.Image):
     """
 
     is_template = True  # look like gr.Image in the browser
+    async_move_resource_to_block_cache = only_uploads
 
     def preprocess(self, payload: ImageData | None) -> Upload | None:
         """What Gradio passes to the page's functions; bad files become toasts. None when there is no photo."""

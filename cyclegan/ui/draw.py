@@ -1,13 +1,17 @@
-"""Pictures about a photo: a small copy of it, and outlines on that copy."""
+"""Pictures about a photo: a small copy of it, outlines on that copy, and heat maps of differences."""
 
 import io
 from collections.abc import Collection, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PREVIEW_SIDE = 1024
 """Longest side of the copies shown in the page, small photos included; translating uses the photo itself."""
+
+HEAT_RANGE = 0.4
+"""Difference, with pixels in 0..1, at which the colours of a heat map end."""
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels."""
@@ -19,7 +23,7 @@ def preview(photo: np.ndarray) -> bytes:
     """uint8 [H, W, 3] -> a JPEG whose longer side is PREVIEW_SIDE: light enough to keep for each visitor."""
     scale = preview_scale(photo.shape[1], photo.shape[0])
     size = [max(1, round(side * scale)) for side in (photo.shape[1], photo.shape[0])]
-    return _jpeg(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=2))
+    return _encoded(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=2))
 
 
 def preview_scale(width: int, height: int) -> float:
@@ -45,10 +49,23 @@ def outlined(jpeg: bytes, boxes: Sequence[Box], chosen: Collection[int], numbere
         _frame(draw, (left + 1, top + 1, right - 1, bottom - 1), colour, line if i in chosen else max(1, line // 2))
         if numbered:
             _badge(draw, str(i + 1), left, top, colour, font, picture.size)
-    return _jpeg(picture)
+    return _encoded(picture)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def heat_map(one: np.ndarray, other: np.ndarray) -> bytes:
+    """Where two pictures (uint8 [H, W, 3]) differ, averaged over colours: from black, no difference, to light yellow,
+    HEAT_RANGE or more. A JPEG."""
+    difference = np.abs(one.astype(np.float32) - other).mean(axis=2) / 255
+    level = np.clip(difference / HEAT_RANGE * 255, 0, 255).astype(np.uint8)
+    return jpeg(cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB))
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] -> a JPEG."""
+    return _encoded(Image.fromarray(picture))
+
+
+def _encoded(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90)
     return file.getvalue()

@@ -5,11 +5,16 @@ import threading
 
 import gradio as gr
 import numpy as np
+from starlette.middleware import Middleware
 
 from cyclegan.faces.detect import Face
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
-from cyclegan.ui.photo import photo_tab
+from cyclegan.ui.batch import CSS as BATCH_CSS
+from cyclegan.ui.batch import batch_tab
+from cyclegan.ui.limits import BodyLimit
+from cyclegan.ui.models import models_tab
+from cyclegan.ui.photo import PhotoTab
 from cyclegan.ui.theme import CSS, THEME
 
 log = logging.getLogger(__name__)
@@ -18,6 +23,9 @@ TITLE = "Face translation"
 # Every five minutes, files older than 55 minutes go: none is older than the hour that the heading promises.
 _DELETE = (300, 3300)
 
+MAX_FILE = 30 * 2**20
+"""Bytes of the largest file that is taken."""
+
 _HEADING = f"""
 <h1>{TITLE}</h1>
 <p>Choose a photo, a model and a direction. Every change is generated, and nothing is kept: photos and results are
@@ -25,11 +33,22 @@ deleted from the server after an hour.</p>
 """
 
 
-def build_demo(translator: Translator) -> gr.Blocks:
-    """The page and its endpoints around a translator; any object with the same methods will do in tests."""
+def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
+    """The page and its endpoints around a translator; any object with the same methods will do in tests.
+
+    With ``add_models`` visitors may add models for their visit: for pages that only people one trusts can open.
+    """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
         gr.HTML(_HEADING, elem_id="heading", js_on_load=None)
-        photo_tab(translator)
+        with gr.Tabs(selected="photo", elem_id="tabs"):
+            with gr.Tab("Photo", id="photo"):
+                photo = PhotoTab(translator)
+            with gr.Tab("Batch", id="batch"):
+                batch_tab(translator)
+            with gr.Tab("Models", id="models") as tab:
+                models_tab(translator, photo, tab, add_models)
+        if translator.zoo.entries:
+            photo.open_link(demo.load(None, None, None))
         add_endpoints(translator)
     # A bounded queue tells people to come back rather than letting them wait for minutes.
     return demo.queue(max_size=64, default_concurrency_limit=4)
@@ -39,11 +58,12 @@ def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
     return demo.launch(
         theme=THEME,
-        css=CSS,
+        css=CSS + BATCH_CSS,
         footer_links=["api"],
         run_history=False,  # it would store faces in the visitor's browser
         show_error=False,  # it would show tracebacks and server paths
-        max_file_size="30mb",
+        max_file_size=MAX_FILE,
+        app_kwargs={"middleware": [Middleware(BodyLimit, file=MAX_FILE)]},
         **options,
     )
 

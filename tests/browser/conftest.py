@@ -83,7 +83,7 @@ def visit(browser, served):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
-        own = (url, "data:", "blob:")
+        own = (url.partition("?")[0], "data:", "blob:")
         page.on("request", lambda request: request.url.startswith(own) or foreign.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)

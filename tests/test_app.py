@@ -1,0 +1,99 @@
+"""The flags of ``python app.py``, as people who know Gradio expect them."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fake_translator import FakeTranslator
+from fastapi.testclient import TestClient
+
+import app
+from cyclegan import ui
+from cyclegan.ui import build_demo, launch
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def parsed(monkeypatch, *flags: str):
+    monkeypatch.setattr(sys, "argv", ["app.py", *flags])
+    return app.parse_args()
+
+
+def test_without_flags_only_this_machine_can_open_the_page(monkeypatch):
+    args = parsed(monkeypatch)
+    assert (args.host, args.port, args.share, args.auth) == ("127.0.0.1", None, False, None)
+
+
+def test_every_flag_reaches_gradio(monkeypatch):
+    given = {}
+    monkeypatch.setattr(ui, "build_demo", lambda *_: SimpleNamespace(block_thread=lambda: None))
+    monkeypatch.setattr(ui, "launch", lambda demo, **options: given.update(options))
+    monkeypatch.setattr(ui, "warm_up", lambda translator: None)
+    flags = "--host 0.0.0.0 --port 9000 --root-path /faces --share --auth ann:s:e --auth bob:b --device cpu"
+    monkeypatch.setattr(sys, "argv", ["app.py", *flags.split()])
+    app.main()
+    assert given == {
+        "server_name": "0.0.0.0",
+        "server_port": 9000,
+        "root_path": "/faces",
+        "share": True,
+        "auth": [("ann", "s:e"), ("bob", "b")],
+        "prevent_thread_lock": True,
+    }
+
+
+def test_the_environment_sets_the_defaults(monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "10.0.0.1")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "8000")
+    args = parsed(monkeypatch)
+    assert (args.host, args.port) == ("10.0.0.1", 8000)
+    assert parsed(monkeypatch, "--port", "8001").port == 8001
+
+
+@pytest.mark.parametrize("account", ["ann", ":secret", "ann:", ""])
+def test_an_account_needs_user_and_password(monkeypatch, capsys, account):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(monkeypatch, "--auth", account)
+    assert stopped.value.code == 2 and "USER:PASSWORD" in capsys.readouterr().err
+
+
+def test_visitors_may_add_models_only_where_nobody_else_comes(monkeypatch):
+    assert parsed(monkeypatch).add_models
+    for public in (["--host", "0.0.0.0"], ["--share"], ["--root-path", "/faces"]):
+        assert not parsed(monkeypatch, *public).add_models
+        assert parsed(monkeypatch, *public, "--add-models").add_models
+    assert not parsed(monkeypatch, "--no-add-models").add_models
+    monkeypatch.setenv("SPACE_ID", "someone/faces")
+    assert not parsed(monkeypatch).add_models
+
+
+@pytest.fixture
+def served():
+    demos = []
+
+    def serve(**options):
+        demo = build_demo(FakeTranslator())
+        demos.append(demo)
+        server, _, _ = launch(demo, prevent_thread_lock=True, quiet=True, **options)
+        return TestClient(server)
+
+    yield serve
+    for demo in demos:
+        demo.close(verbose=False)
+
+
+def test_behind_a_proxy_the_page_knows_where_it_is(served):
+    client = served(root_path="/faces")
+    assert client.get("/config").json()["root"].endswith("/faces")
+
+
+def test_with_accounts_the_page_asks_for_one(served):
+    client = served(auth=[("ann", "secret"), ("bob", "other")])
+    assert client.get("/config").status_code == 401
+    assert client.post("/login", data={"username": "ann", "password": "other"}).status_code == 400
+    assert client.post("/login", data={"username": "bob", "password": "other"}).status_code == 200
+    assert client.get("/config").status_code == 200
