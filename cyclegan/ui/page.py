@@ -9,6 +9,7 @@ import numpy as np
 from cyclegan.faces.detect import Face
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
+from cyclegan.ui.live import live_tab
 from cyclegan.ui.photo import photo_tab
 from cyclegan.ui.theme import CSS, THEME
 
@@ -29,7 +30,11 @@ def build_demo(translator: Translator) -> gr.Blocks:
     """The page and its endpoints around a translator; any object with the same methods will do in tests."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
         gr.HTML(_HEADING, elem_id="heading", js_on_load=None)
-        photo_tab(translator)
+        with gr.Tabs(selected="photo", elem_id="tabs"):
+            with gr.Tab("Photo", id="photo"):
+                photo_tab(translator)
+            with gr.Tab("Live", id="live"):
+                live_tab(translator)
         add_endpoints(translator)
     # A bounded queue tells people to come back rather than letting them wait for minutes.
     return demo.queue(max_size=64, default_concurrency_limit=4)
