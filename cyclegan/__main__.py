@@ -1,10 +1,11 @@
-"""The command line: ``python -m cyclegan models | translate``."""
+"""The command line: ``python -m cyclegan models | translate | bench | precision``."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from cyclegan.bench import add_commands
 from cyclegan.errors import CycleGANError
 from cyclegan.images import load_image, save_png
 from cyclegan.model import DIRECTIONS
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--json", action="store_true", help="one JSON object per photo and line on stdout")
     translate.set_defaults(run_command=_translate)
 
+    add_commands(commands)
     for command in (models, translate):
         command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
     return parser

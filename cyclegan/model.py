@@ -83,8 +83,8 @@ class ModelConfig:
     template: Template
     """Where the face lies in the crop."""
     precision: str = "f32"
-    """In which OpenVINO computes it on processors that can: ``"f32"`` or ``"bf16"``, half of the time. Measured and written
-    by ``python -m cyclegan precision``; `metrics` then hold its PSNR against f32."""
+    """In which OpenVINO computes it on processors that can: ``"f32"`` or ``"bf16"``. Measured and written by
+    ``python -m cyclegan precision``; `metrics` then hold its PSNR against f32."""
     description: str = ""
     """One or two sentences for the page."""
     license: str = ""

@@ -85,6 +85,11 @@ def available_precision(precision: str) -> str:
     return precision if precision == "bf16" and "BF16" in _capabilities() else "f32"
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    return _core().get_property("CPU", "FULL_DEVICE_NAME").strip()
+
+
 class TorchEngine:
     """PyTorch in float32, or in float16 on CUDA; warm when it is made."""
 
@@ -157,9 +162,9 @@ def _key(generator: Generator, size: int, precision: str) -> str:
     """A name for everything that a compiled model depends on."""
     import openvino
 
-    processor = _core().get_property("CPU", "FULL_DEVICE_NAME"), _capabilities(), os.cpu_count()
+    machine = processor(), _capabilities(), os.cpu_count()
     config = asdict(generator.config)
-    digest = hashlib.sha256(json.dumps([openvino.__version__, processor, config, size, precision]).encode())
+    digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision]).encode())
     for value in generator.state_dict().values():
         digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -257,8 +257,8 @@ async function start() {
     switchButton.disabled = true;
     tell("Waiting for the camera…");
     try {
-        stream = await navigator.mediaDevices.getUserMedia(
-            {audio: false, video: {width: {ideal: 640}, height: {ideal: 480}, frameRate: {ideal: 30}, facingMode: "user"}});
+        stream = await navigator.mediaDevices.getUserMedia({audio: false, video: {
+            width: {ideal: 640}, height: {ideal: 480}, frameRate: {ideal: 30}, facingMode: "user"}});
         video.srcObject = stream;
         await video.play();
     } catch (error) {
