@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
         "beside the plain ResNet-9/64 in eager PyTorch in the same run.",
     )
     bench.add_argument("--model", help="only this one")
-    bench.add_argument("--size", type=int, help="run the generators at this many pixels instead of their own size")
+    bench.add_argument("--size", type=_size, nargs="+", metavar="PX", help="run the generators at these sizes")
     bench.add_argument("--photo", type=Path, default=EXAMPLE, help="a photo with a face (examples/astronaut.jpg)")
     bench.add_argument("--frames", type=int, default=60, help="how often each stage runs (60)")
     bench.add_argument("--device", default="cpu", choices=DEVICES, help="where to compute (cpu)")
@@ -73,6 +73,12 @@ def add_commands(commands: Any) -> None:
         command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
 
 
+def _size(text: str) -> int:
+    if not text.isdecimal() or int(text) % 4 or not 16 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size: divisible by 4, from 16 to 1024')
+    return int(text)
+
+
 # --- bench ---
 
 
@@ -87,8 +93,13 @@ def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
     return {"median": round(float(np.median(times)), 2), "p95": round(float(np.percentile(times, 95)), 2)}
 
 
-def bench(zoo: Zoo, names: Sequence[str], photo: np.ndarray, device: str, frames: int, size: int | None) -> dict:
-    """Measure the models of these names on a photo (uint8 [H, W, 3]); see `add_commands`. Raises NoFaceError."""
+def bench(
+    zoo: Zoo, names: Sequence[str], photo: np.ndarray, device: str, frames: int, sizes: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Measure the models of these names, at their own size or these, on a photo (uint8 [H, W, 3]).
+
+    Times are in milliseconds, as `measure` gives them. Raises NoFaceError.
+    """
     film = _film(photo, FaceDetector())
     jpegs = [encode_jpeg(frame) for frame in film]
     faces_on = "cuda" if device == "cuda" else "cpu"
@@ -111,7 +122,11 @@ def bench(zoo: Zoo, names: Sequence[str], photo: np.ndarray, device: str, frames
     crop = cv2.resize(film[0], (PLAIN_SIZE, PLAIN_SIZE))[None]
     stages[f"plain ResNet-9/64, eager, {PLAIN_SIZE} px"] = baseline = measure(lambda: plain(crop), 5)
     peaks = {precision: _peak(precision) for precision in PRECISIONS} if device == "cpu" else {}
-    rows = [_bench_model(zoo, name, film, jpegs, device, frames, size, baseline["median"], peaks) for name in names]
+    rows = [
+        _bench_model(zoo, name, film, jpegs, device, frames, size, baseline["median"], peaks)
+        for name in names
+        for size in sizes or [zoo.config(name).image_size]
+    ]
     return {
         "machine": processor() if device == "cpu" else torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -122,13 +137,11 @@ def bench(zoo: Zoo, names: Sequence[str], photo: np.ndarray, device: str, frames
 
 
 def _bench_model(
-    zoo: Zoo, name: str, film: list, jpegs: list, device: str, frames: int, size: int | None, plain: float, peaks: dict
+    zoo: Zoo, name: str, film: list, jpegs: list, device: str, frames: int, size: int, plain: float, peaks: dict
 ) -> dict[str, Any]:
-    # The networks are convolutions and run at any size.
-    entry = zoo.entry(name)
-    config = entry.config if size is None else replace(entry.config, image_size=size)
-    zoo.entries[name] = replace(entry, config=config)
-    size = config.image_size
+    zoo = Zoo(zoo.root)  # one's own, to change: the networks are convolutions and run at any size
+    config = replace(zoo.config(name), image_size=size)
+    zoo.entries[name] = replace(zoo.entry(name), config=config)
     translator = Translator(zoo, device)
     tracker = FaceTracker(FaceDetector(device if device == "cuda" else "cpu", LIVE_SIDE), most=1)
     face = tracker.track(film[0], 0.0)[0]
@@ -196,7 +209,8 @@ def _peak(precision: str) -> float:
 def _bench(args: argparse.Namespace) -> int:
     zoo = Zoo(args.checkpoints)
     names = [zoo.entry(args.model).name] if args.model else list(zoo.entries)
-    result = bench(zoo, names, load_image(args.photo), resolve_device(args.device), args.frames, args.size)
+    photo = load_image(args.photo)
+    result = bench(zoo, names, photo, resolve_device(args.device), args.frames, args.size or ())
     print(json.dumps(result, indent=1) if args.json else _table(result))
     return 0
 

@@ -40,7 +40,8 @@ def film(
 ) -> Iterator[Frame]:
     """The face with these landmarks [5, 2] moves as in ``script``; at rest its eyes are ``eyes`` pixels apart.
 
-    ``wall`` is the colour around the photo; ``numbered`` frames can be told apart by `number_of`.
+    ``wall`` is the colour around the photo; ``numbered`` frames can be told apart by `number_of`, and have the wall's
+    colour in their upper right corner.
     """
     centre = landmarks.mean(0)
     size = eyes / np.hypot(*(landmarks[1] - landmarks[0]))
@@ -72,6 +73,7 @@ def film(
             if numbered:
                 for bit in range(_BITS):
                     image[:_BLOCK, bit * _BLOCK : (bit + 1) * _BLOCK] = 255 * (number >> bit & 1)
+                image[: 2 * _BLOCK, -2 * _BLOCK :] = wall
             yield Frame(number / FPS, part, image, landmarks @ matrix[:, :2].T + matrix[:, 2])
             number += 1
 

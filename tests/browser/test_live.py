@@ -124,7 +124,7 @@ def reddened(shown: Shown, frame: Frame) -> float:
 
 
 def disturbed(shown: Shown, frame: Frame, beyond: float) -> float:
-    """Share of pixels more than this many eye distances from the face that changed by far more than a camera changes."""
+    """Share of pixels more than this many eye distances from the face that changed by more than a camera does."""
     image, points = at_size_of(shown, frame)
     far = distances(image, points) > beyond
     return float((np.abs(shown.picture[far] - image[far]).max(1) > 50).mean())
@@ -219,8 +219,8 @@ def test_two_viewers_never_see_each_other(visit_live):
     for _ in range(15):
         for wall, page in pages.items():
             shown = look(page)
-            corner = shown.picture[-20:, :20].reshape(-1, 3).mean(0)
-            assert np.abs(corner - wall).max() < 8
+            corner = shown.picture[2:12, -12:-2].reshape(-1, 3).mean(0)
+            assert np.abs(corner - wall).max() < 25  # the walls differ by 70 and more
             assert shown.direction == ("A2B" if wall == WALL else "B2A")
             page.wait_for_timeout(60)
     assert all(look(page).frame > 3 for page in pages.values())
