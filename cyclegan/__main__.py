@@ -1,4 +1,4 @@
-"""The command line: ``python -m cyclegan models | translate``."""
+"""The command line: ``python -m cyclegan models | translate | bench | precision``."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cyclegan.batch import Batch, Source, gather
+from cyclegan.bench import add_commands
 from cyclegan.errors import CycleGANError
 from cyclegan.model import DIRECTIONS
 from cyclegan.runtime import DEVICES
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--json", action="store_true", help="one JSON object per file and line on stdout")
     translate.set_defaults(run_command=_translate)
 
+    add_commands(commands)
     for command in (models, translate):
         command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
     return parser

@@ -169,6 +169,13 @@ def encode_png(image: np.ndarray, text: dict[str, str] | None = None) -> bytes:
     return file.getvalue()
 
 
+def encode_jpeg(image: np.ndarray, quality: int = 85) -> bytes:
+    """A JPEG file of a uint8 [H, W, 3] picture: for what is seen for a moment."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def save_png(path: str | os.PathLike[str], image: np.ndarray, text: dict[str, str] | None = None) -> None:
     """Write `encode_png` to a file. Raises OSError where that is not possible."""
     data = encode_png(image, text)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cyclegan.errors import BadCheckpointError, UnknownDirectionError
 from cyclegan.faces.align import Template
 from cyclegan.networks import Generator, GeneratorConfig
+from cyclegan.runtime import PRECISIONS
 
 DIRECTIONS = ("A2B", "B2A")
 CONFIG_FILE = "config.json"
@@ -81,6 +82,9 @@ class ModelConfig:
     """Human words for A2B and B2A: ``"Add glasses"``, ``"Remove glasses"``."""
     template: Template
     """Where the face lies in the crop."""
+    precision: str = "f32"
+    """In which OpenVINO computes it on processors that can: ``"f32"`` or ``"bf16"``. Measured and written by
+    ``python -m cyclegan precision``; `metrics` then hold its PSNR against f32."""
     description: str = ""
     """One or two sentences for the page."""
     license: str = ""
@@ -95,6 +99,8 @@ class ModelConfig:
             raise ValueError(f"image_size must be divisible by 4 and from 16 to 1024, not {self.image_size}.")
         if self.generator.channels != 3:
             raise ValueError("The generators of a model work on images of 3 channels.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}.")
         if set(self.domains) != {"A", "B"} or set(self.directions) != set(DIRECTIONS):
             raise ValueError("A model has domains A and B and directions A2B and B2A.")
         labels = [*self.directions.values(), *(domain.label for domain in self.domains.values())]
@@ -148,9 +154,7 @@ class CycleGAN(nn.Module):
         save_file(weights, partial, metadata={"format": "pt"})
         partial.chmod(0o644)  # safetensors writes 0600, which a page run by another user could not read
         os.replace(partial, folder / WEIGHTS_FILE)  # a reader sees the old model or the new one, never half of one
-        partial = folder / f".{CONFIG_FILE}.partial"
-        partial.write_text(json.dumps(self.config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, folder / CONFIG_FILE)
+        write_config(folder, self.config)
 
     @classmethod
     def from_pretrained(cls, path_or_repo_id: str | os.PathLike, revision: str | None = None) -> "CycleGAN":
@@ -174,6 +178,13 @@ class CycleGAN(nn.Module):
         except RuntimeError as error:
             raise foreign_weights(name) from error
         return model.eval().requires_grad_(False)
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write ``config.json`` of a model folder; a reader sees the old one or the new one."""
+    partial = folder / f".{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, folder / CONFIG_FILE)
 
 
 def read_config(folder: Path, name: str | None = None) -> ModelConfig:

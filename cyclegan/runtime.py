@@ -1,13 +1,22 @@
 """Engines that run a generator: PyTorch on CUDA, MPS or CPU, and OpenVINO on the CPU.
 
-The device is chosen once, at the edge, and passed down. On the CPU OpenVINO is the default: about half of PyTorch's
-time for the same picture.
+The device is chosen once, at the edge, and passed down. On the CPU OpenVINO is the default: less than half of PyTorch's
+time for the same picture, and less again in bfloat16 where the processor has it and the model bears it.
 """
 
+import contextlib
 import copy
-import threading
+import hashlib
+import io
+import json
+import os
+import queue
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +29,12 @@ from cyclegan.networks import Generator
 DEVICES = ("auto", "cuda", "mps", "cpu")
 ENGINES = ("auto", "torch", "openvino")
 
+PRECISIONS = ("f32", "bf16")
+"""In which OpenVINO computes, the most exact first; a model's config names the one that it bears."""
+
+_REQUESTS = 2  # one computes with all cores while another's picture is prepared
+_CACHED = 64  # compiled models kept on disk, about 3 MB each
+
 Engine = Callable[[np.ndarray], np.ndarray]
 """Translates pictures: uint8 [B, S, S, 3] -> uint8 [B, S, S, 3]. Safe to call from many threads."""
 
@@ -27,11 +42,12 @@ Engine = Callable[[np.ndarray], np.ndarray]
 def resolve_device(device: str = "auto") -> str:
     """The torch device to use: ``"auto"`` takes CUDA, then MPS, then the CPU.
 
+    On a ZeroGPU Space ``"auto"`` is the CPU: a GPU is there only within decorated functions, for a small daily quota.
     Raises DeviceError for an unknown device or one this machine does not have.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, there in present.items() if there)
+        return "cpu" if os.environ.get("SPACES_ZERO_GPU") else next(name for name, there in present.items() if there)
     if device not in present:
         raise DeviceError(f'There is no device "{device}". Choose {", ".join(DEVICES)}.')
     if not present[device]:
@@ -39,30 +55,50 @@ def resolve_device(device: str = "auto") -> str:
     return device
 
 
-def make_engine(generator: Generator, size: int, device: str = "cpu", engine: str = "auto") -> Engine:
+def make_engine(
+    generator: Generator, size: int, device: str = "cpu", engine: str = "auto", precision: str = "f32"
+) -> Engine:
     """The engine for a generator in evaluation mode, for pictures of ``size`` pixels.
 
     ``device`` comes from `resolve_device`. ``engine`` is ``"torch"``, ``"openvino"`` (CPU only) or ``"auto"``: OpenVINO
-    on the CPU, PyTorch elsewhere. Raises DeviceError for OpenVINO off the CPU and ValueError for another engine.
+    on the CPU, PyTorch elsewhere. ``precision`` is the least exact one allowed, for OpenVINO; where the processor lacks
+    it, float32 takes its place. Raises DeviceError for OpenVINO off the CPU and ValueError for another engine.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, not {engine!r}.")
     if engine == "auto":
         engine = "openvino" if device == "cpu" else "torch"
     if engine == "torch":
-        return TorchEngine(generator, device)
+        return TorchEngine(generator, size, device)
     if device != "cpu":
         raise DeviceError(f'OpenVINO runs on the CPU only, not on "{device}".')
-    return OpenVINOEngine(generator, size)
+    return OpenVINOEngine(generator, size, available_precision(precision))
+
+
+def available_precision(precision: str) -> str:
+    """The precision itself where this machine's processor computes in it, else ``"f32"``.
+
+    Raises ValueError for one that is not of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
+    return precision if precision == "bf16" and "BF16" in _capabilities() else "f32"
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    return _core().get_property("CPU", "FULL_DEVICE_NAME").strip()
 
 
 class TorchEngine:
-    """PyTorch in float32, or in float16 on CUDA."""
+    """PyTorch in float32, or in float16 on CUDA; warm when it is made."""
 
-    def __init__(self, generator: Generator, device: str):
+    def __init__(self, generator: Generator, size: int, device: str):
         self.device = device
         self.dtype = torch.float16 if device == "cuda" else torch.float32
         self.generator = copy.deepcopy(generator).to(device, self.dtype)  # the caller's stays where it is
+        if device != "cpu":
+            self(np.zeros((1, size, size, 3), np.uint8))  # the first picture takes seconds: kernels are chosen for it
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -71,24 +107,94 @@ class TorchEngine:
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU, in float32, one picture at a time."""
+    """OpenVINO on the CPU, one picture at a time: one compiled model for all threads, which queue for its requests."""
 
-    def __init__(self, generator: Generator, size: int):
-        import openvino  # half a second to import, and only needed here
-
-        shape = [1, generator.config.channels, size, size]
-        with warnings.catch_warnings():
-            # Tracing warns that the size is checked once, which is so, and that it is deprecated, which is OpenVINO's
-            # concern; in a terminal both would look like errors.
-            warnings.simplefilter("ignore")
-            graph = openvino.convert_model(generator, example_input=torch.zeros(shape), input=[shape])
-        # Left alone, processors with bfloat16 use it; its error shows on smooth skin.
-        self._compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        self._requests = threading.local()
+    def __init__(self, generator: Generator, size: int, precision: str = "f32"):
+        self.precision = precision
+        compiled = _compile(generator, size, precision)
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        for _ in range(_REQUESTS):
+            self._requests.put(compiled.create_infer_request())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._compiled.create_infer_request()
         batch = to_tensor(images).numpy()
-        outputs = [self._requests.own.infer([x[None]])[0].copy() for x in batch]
+        request = self._requests.get()
+        try:
+            outputs = [request.infer([x[None]])[0].copy() for x in batch]
+        finally:
+            self._requests.put(request)
         return to_images(torch.from_numpy(np.concatenate(outputs)))
+
+
+@cache
+def _core() -> Any:
+    import openvino  # half a second to import, and only needed here
+
+    return openvino.Core()
+
+
+@cache
+def _capabilities() -> list[str]:
+    return _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _compile(generator: Generator, size: int, precision: str) -> Any:
+    """The generator as an OpenVINO model for one picture, from the cache if it was compiled on this machine before."""
+    key = _key(generator, size, precision)
+    # Left alone, processors with bfloat16 use it, whether or not the model bears it; a cached model forgets its own.
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    if (compiled := _cached(key, options)) is not None:
+        return compiled
+    import openvino
+
+    shape = [1, generator.config.channels, size, size]
+    with warnings.catch_warnings():
+        # Tracing warns that the size is checked once, which is so, and that it is deprecated, which is OpenVINO's
+        # concern; in a terminal both would look like errors.
+        warnings.simplefilter("ignore")
+        graph = openvino.convert_model(generator, example_input=torch.zeros(shape), input=[shape])
+    compiled = _core().compile_model(graph, "CPU", options)
+    _keep(key, compiled.export_model())
+    return compiled
+
+
+def _key(generator: Generator, size: int, precision: str) -> str:
+    """A name for everything that a compiled model depends on."""
+    import openvino
+
+    machine = processor(), _capabilities(), os.cpu_count()
+    config = asdict(generator.config)
+    digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision]).encode())
+    for value in generator.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where compiled models are kept: ``cyclegan`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cyclegan"
+
+
+def _cached(key: str, options: dict[str, str]) -> Any:
+    """The compiled model of this name, or None if there is none or it is damaged."""
+    try:
+        data = (cache_folder() / f"{key}.blob").read_bytes()
+        checksum, blob = data[:32], data[32:]
+        if hashlib.sha256(blob).digest() == checksum:
+            return _core().import_model(io.BytesIO(blob), "CPU", options)
+    except (OSError, RuntimeError):  # RuntimeError: no home folder, or OpenVINO refuses the blob
+        pass
+    return None
+
+
+def _keep(key: str, blob: Any) -> None:
+    """Write a compiled model into the cache; where that is not possible, it is compiled again next time."""
+    data = bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob)
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{key}.{os.getpid()}"
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        os.replace(partial, folder / f"{key}.blob")
+        for old in sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime)[:-_CACHED]:
+            old.unlink(missing_ok=True)

@@ -95,7 +95,9 @@ class Translator:
         with self._lock:
             if key not in self._engines:
                 generator = self.zoo.load(model).generator(direction)
-                self._engines[key] = make_engine(generator, config.image_size, self.device, self._engine)
+                self._engines[key] = make_engine(
+                    generator, config.image_size, self.device, self._engine, config.precision
+                )
             return self._engines[key]
 
     def forget(self, guest: str) -> None:
@@ -159,6 +161,18 @@ class Translator:
             translations.append(translation)
         return Result(photo, output, translations, time.perf_counter() - started)
 
+    def retouch(self, frame: np.ndarray, model: str, direction: str, faces: Sequence[Face]) -> np.ndarray:
+        """The frame (uint8 [H, W, 3]) with these faces translated, as a new picture.
+
+        For moving pictures: without the way back, half the work of `translate`. Raises as `engine` does.
+        """
+        config, engine = self.zoo.config(model), self.engine(model, direction)
+        for face in faces:
+            matrix = align.photo_to_crop(face.landmarks, config.template, config.image_size)
+            before = align.crop(frame, matrix, config.image_size)
+            frame = align.paste(frame, before, engine(before[None])[0], matrix, _keeps_detail(config))
+        return frame
+
     def _translate_one(
         self, photo: np.ndarray, index: int, face: Face | None, square: Box | None, chain: list[tuple[str, str]]
     ) -> tuple[np.ndarray, Translation]:
@@ -174,9 +188,7 @@ class Translator:
                 matrix = align.square_to_crop(square or align.centred_square(*photo.shape[:2]), size)
             before = align.crop(photo, matrix, size)
             after = self.engine(name, direction)(before[None])[0]
-            # Between photographs a face keeps its own detail; a drawing has none of the photo's.
-            detail = all(domain.faces == "mtcnn" for domain in config.domains.values())
-            photo = align.paste(photo, before, after, matrix, detail)
+            photo = align.paste(photo, before, after, matrix, _keeps_detail(config))
             steps.append(_Step(config, self.engine(name, reverse(direction)), matrix, before, after))
         first, last = steps[0], steps[-1]
         reconstruction = _way_back(steps)
@@ -190,6 +202,11 @@ class Translator:
             cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
             steps=tuple(step.after for step in steps),
         )
+
+
+def _keeps_detail(config: ModelConfig) -> bool:
+    """Between photographs a face keeps its own detail; a drawing has none of the photo's."""
+    return all(domain.faces == "mtcnn" for domain in config.domains.values())
 
 
 def _way_back(steps: list[_Step]) -> np.ndarray:

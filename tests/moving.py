@@ -1,4 +1,4 @@
-"""Moving pictures made from one photo, with what is in every frame known: for the tracker and for a browser's camera."""
+"""Moving pictures made from one photo, and what is in every frame: for the tracker and for a browser's camera."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ SCRIPT = (
     ("leave", 0.6), ("away", 1.0), ("return", 0.6), ("rest", 1.0),
 )  # fmt: skip
 _COVER = (90, 110, 70)
-_WALL = (150, 140, 130)
+WALL = (150, 140, 130)
+_BLOCK, _BITS = 16, 10  # the number of a frame is written along its upper edge, black and white
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +31,18 @@ class Frame:
     """A word of `SCRIPT`."""
     image: np.ndarray
     """uint8 [480, 640, 3]."""
-    matrix: np.ndarray
-    """From the photo to the frame: float64 [2, 3]."""
-
-    def landmarks(self, of_photo: np.ndarray) -> np.ndarray:
-        """Where points of the photo [N, 2] are in this frame."""
-        return of_photo @ self.matrix[:, :2].T + self.matrix[:, 2]
+    landmarks: np.ndarray
+    """Where those of the face are: float64 [5, 2]."""
 
 
-def film(photo: np.ndarray, landmarks: np.ndarray, eyes: float = 60.0, script=SCRIPT) -> Iterator[Frame]:
-    """The face with these landmarks [5, 2] moves as in ``script``; at rest its eyes are ``eyes`` pixels apart."""
+def film(
+    photo: np.ndarray, landmarks: np.ndarray, eyes: float = 60.0, script=SCRIPT, wall=WALL, numbered: bool = False
+) -> Iterator[Frame]:
+    """The face with these landmarks [5, 2] moves as in ``script``; at rest its eyes are ``eyes`` pixels apart.
+
+    ``wall`` is the colour around the photo; ``numbered`` frames can be told apart by `number_of`, and have the wall's
+    colour in their upper right corner.
+    """
     centre = landmarks.mean(0)
     size = eyes / np.hypot(*(landmarks[1] - landmarks[0]))
     number = 0
@@ -62,13 +65,23 @@ def film(photo: np.ndarray, landmarks: np.ndarray, eyes: float = 60.0, script=SC
             matrix = cv2.getRotationMatrix2D(centre.tolist(), roll, size * zoom)
             matrix[:, 2] += (across, down) - centre
             image = cv2.warpAffine(
-                photo, matrix, SIZE, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_CONSTANT, borderValue=_WALL
+                photo, matrix, SIZE, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_CONSTANT, borderValue=wall
             )
             if part == "covered":
                 reach = round(1.9 * eyes)
                 cv2.rectangle(image, (320 - reach, 250 - reach), (320 + reach, 250 + reach), _COVER, -1)
-            yield Frame(number / FPS, part, image, matrix)
+            if numbered:
+                for bit in range(_BITS):
+                    image[:_BLOCK, bit * _BLOCK : (bit + 1) * _BLOCK] = 255 * (number >> bit & 1)
+                image[: 2 * _BLOCK, -2 * _BLOCK :] = wall
+            yield Frame(number / FPS, part, image, landmarks @ matrix[:, :2].T + matrix[:, 2])
             number += 1
+
+
+def number_of(image: np.ndarray) -> int:
+    """The number of a frame of a numbered film, whatever its size: uint8 [H, W, 3]."""
+    block = _BLOCK * image.shape[1] / SIZE[0]
+    return sum((image[int(block / 2), int((bit + 0.5) * block)].mean() > 127) << bit for bit in range(_BITS))
 
 
 def write_camera(path: Path, frames: Iterator[Frame]) -> Path:

@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from helpers import blend, texture
 
+from cyclegan import runtime
 from cyclegan.errors import DeviceError
 from cyclegan.images import to_images, to_tensor
 from cyclegan.networks import Generator, GeneratorConfig
@@ -191,3 +193,83 @@ def test_the_model_itself_stays_on_the_cpu():
     generator = vivid(TINY)
     make_engine(generator, 48, "cuda")
     assert {(weight.device.type, weight.dtype) for weight in generator.parameters()} == {("cpu", torch.float32)}
+
+
+# Precision
+
+
+def test_bfloat16_is_close_and_float32_takes_its_place_where_there_is_none(monkeypatch):
+    generator, images = vivid(TINY), pictures(2)
+    wanted = expected(generator, images)
+    monkeypatch.setattr(runtime, "_capabilities", lambda: ["FP32", "INT8"])
+    exact = make_engine(generator, 48, precision="bf16")
+    assert exact.precision == "f32" and largest_difference(exact(images), wanted) <= 1
+    monkeypatch.undo()
+    engine = make_engine(generator, 48, precision="bf16")
+    assert np.abs(engine(images).astype(int) - wanted).mean() < 3
+
+
+def test_a_precision_there_is_not():
+    with pytest.raises(ValueError, match="precision must be one of .*, not 'int4'."):
+        make_engine(vivid(TINY), 48, precision="int4")
+
+
+# The cache of compiled models
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "cyclegan"
+
+
+def no_tracing(monkeypatch):
+    monkeypatch.setattr(openvino, "convert_model", lambda *args, **kwargs: pytest.fail("compiled again"))
+
+
+def test_a_model_is_compiled_once_and_the_copy_paints_the_same(cached, monkeypatch):
+    generator, images = vivid(TINY), pictures(2)
+    first = make_engine(generator, 48)(images)
+    no_tracing(monkeypatch)
+    again = make_engine(generator, 48)(images)
+    assert np.array_equal(first, again)  # in float32 as it was made, where processors would take bfloat16 if left alone
+
+
+@pytest.mark.parametrize("change", ["weights", "size"])
+def test_another_model_does_not_get_the_copy(cached, change):
+    generator = vivid(TINY)
+    make_engine(generator, 48)
+    if change == "weights":
+        generator.head[0].bias.add_(0.5)
+    size = 32 if change == "size" else 48
+    images = pictures(1, size)
+    assert largest_difference(make_engine(generator, size)(images), expected(generator, images)) <= 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 5000])
+def test_a_damaged_copy_is_made_again(cached, damage):
+    generator, images = vivid(TINY), pictures(1)
+    make_engine(generator, 48)
+    (file,) = cached.glob("*.blob")
+    file.write_bytes(damage or file.read_bytes()[:-100])
+    assert largest_difference(make_engine(generator, 48)(images), expected(generator, images)) <= 1
+
+
+def test_without_a_folder_to_write_to_models_run_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    generator, images = vivid(TINY), pictures(1)
+    assert largest_difference(make_engine(generator, 48)(images), expected(generator, images)) <= 1
+
+
+def test_the_cache_does_not_grow_for_ever(cached, monkeypatch):
+    monkeypatch.setattr(runtime, "_CACHED", 2)
+    for size in (32, 36, 40):
+        make_engine(vivid(TINY), size)
+    assert len(list(cached.glob("*.blob"))) == 2
+
+
+def test_on_a_zerogpu_space_auto_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert resolve_device() == "cpu"

@@ -1,7 +1,7 @@
 """The same faces from frame to frame: cheaply, and without trembling.
 
-A search with all of MTCNN takes tens of milliseconds. `FaceTracker` searches only for faces it does not have, and follows
-those it has with MTCNN's last stage, which looks at a square and says whether a face is in it and where exactly.
+A search with all of MTCNN takes tens of milliseconds. `FaceTracker` searches only for faces it does not have, and
+follows those it has with MTCNN's last stage, which looks at a square and says whether a face is in it and where.
 """
 
 import math

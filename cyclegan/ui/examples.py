@@ -14,7 +14,7 @@ from cyclegan.ui.components import Upload
 from cyclegan.ui.kept import Photo
 from cyclegan.ui.results import Chain, thumbnail
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples"
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 _THUMB = 128  # side in pixels, for screens of two pixels per point
 _REMEMBERED = 48  # results, of about 2 MB each

@@ -13,6 +13,7 @@ from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
 from cyclegan.ui.limits import BodyLimit
+from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.ui.theme import CSS, THEME
@@ -43,6 +44,8 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
         with gr.Tabs(selected="photo", elem_id="tabs"):
             with gr.Tab("Photo", id="photo"):
                 photo = PhotoTab(translator)
+            with gr.Tab("Live", id="live"):
+                live_tab(translator)
             with gr.Tab("Batch", id="batch"):
                 batch_tab(translator)
             with gr.Tab("Models", id="models") as tab:

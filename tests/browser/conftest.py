@@ -29,7 +29,8 @@ def missing(reason: str):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def open_chromium():
+    """A function that opens Chromium, with flags of its own."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -40,9 +41,20 @@ def browser():
         executable = next(iter(installed), own if os.path.exists(own) else None)
         if executable is None:
             missing("No Chromium was found.")
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
+        browsers = []
+
+        def open_chromium(*flags: str):
+            browsers.append(playwright.chromium.launch(executable_path=executable, args=[*FLAGS, *flags]))
+            return browsers[-1]
+
+        yield open_chromium
+        for browser in browsers:
+            browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser(open_chromium):
+    return open_chromium()
 
 
 @pytest.fixture(scope="session")

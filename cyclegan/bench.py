@@ -1,0 +1,306 @@
+"""How fast a frame is on this machine, stage by stage, and which precision a model bears.
+
+``python -m cyclegan bench`` and ``python -m cyclegan precision``.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from cyclegan.errors import CycleGANError, NoFaceError
+from cyclegan.faces import align
+from cyclegan.faces.detect import Face, FaceDetector
+from cyclegan.faces.track import LIVE_SIDE, FaceTracker
+from cyclegan.images import encode_jpeg, load_image
+from cyclegan.model import DIRECTIONS, write_config
+from cyclegan.networks import Generator, GeneratorConfig, count_macs
+from cyclegan.runtime import DEVICES, PRECISIONS, Engine, available_precision, make_engine, processor, resolve_device
+from cyclegan.translator import Translator
+from cyclegan.zoo import CHECKPOINTS, Zoo
+
+EXAMPLE = Path(__file__).resolve().parent / "examples" / "astronaut.jpg"
+PLAIN = GeneratorConfig(filters=64, blocks=9, upsample="transposed")
+"""The generator of Zhu et al. 2017 for 256 pixels, against which the others are measured."""
+PLAIN_SIZE = 256
+
+LEAST_PSNR = 40.0
+"""Decibels against float32 that a precision must keep, as the mean over all faces, to be chosen."""
+
+_FRAME = (640, 480)
+_EYES = 60.0  # pixels between the eyes in the frame: a person at a desk
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``bench`` and ``precision`` to the subparsers of the command line."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure a frame, stage by stage",
+        description="Milliseconds per stage and whole frame, 640 x 480 in and out with one face, for every model, "
+        "beside the plain ResNet-9/64 in eager PyTorch in the same run.",
+    )
+    bench.add_argument("--model", help="only this one")
+    bench.add_argument("--size", type=_size, nargs="+", metavar="PX", help="run the generators at these sizes")
+    bench.add_argument("--photo", type=Path, default=EXAMPLE, help="a photo with a face (the astronaut of the page's examples)")
+    bench.add_argument("--frames", type=int, default=60, help="how often each stage runs (60)")
+    bench.add_argument("--device", default="cpu", choices=DEVICES, help="where to compute (cpu)")
+    bench.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    bench.set_defaults(run_command=_bench)
+
+    precision = commands.add_parser(
+        "precision",
+        help="choose the precision in which a model runs on the CPU",
+        description=f"Compare {' and '.join(PRECISIONS)} on the faces of photos, and write the fastest that keeps "
+        f"{LEAST_PSNR:.0f} dB PSNR against f32, and its PSNR, into the model's config.json.",
+        epilog="example:\n  python -m cyclegan precision --model glasses photos/*.jpg",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    precision.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    precision.add_argument("--model", required=True, help="a name listed by: python -m cyclegan models")
+    precision.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    precision.set_defaults(run_command=_precision)
+
+    for command in (bench, precision):
+        command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or int(text) % 4 or not 16 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size: divisible by 4, from 16 to 1024')
+    return int(text)
+
+
+# --- bench ---
+
+
+def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Wall-clock time of a call in milliseconds: median and 95th percentile, after three calls to warm up."""
+    times = []
+    for i in range(repeats + 3):
+        started = time.perf_counter()
+        run()
+        if i >= 3:
+            times.append(1000 * (time.perf_counter() - started))
+    return {"median": round(float(np.median(times)), 2), "p95": round(float(np.percentile(times, 95)), 2)}
+
+
+def bench(
+    zoo: Zoo, names: Sequence[str], photo: np.ndarray, device: str, frames: int, sizes: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Measure the models of these names, at their own size or these, on a photo (uint8 [H, W, 3]).
+
+    Times are in milliseconds, as `measure` gives them. Raises NoFaceError.
+    """
+    film = _film(photo, FaceDetector())
+    jpegs = [encode_jpeg(frame) for frame in film]
+    faces_on = "cuda" if device == "cuda" else "cpu"
+    searching, whole = FaceDetector(faces_on, LIVE_SIDE), FaceDetector(faces_on, max(_FRAME))
+    tracker = FaceTracker(searching, most=1)  # with all it follows in view it does not search
+    clock = itertools.count()
+    frame, jpeg = itertools.cycle(film), itertools.cycle(jpegs)
+
+    def track() -> list[Face]:
+        return tracker.track(next(frame), next(clock) / 30)
+
+    stages = {
+        "decode": measure(lambda: load_image(next(jpeg)), frames),
+        f"search, at {LIVE_SIDE} px": measure(lambda: searching.detect(next(frame)), min(frames, 20)),
+        "search, whole frame": measure(lambda: whole.detect(next(frame)), min(frames, 10)),
+        "track": measure(track, frames),
+        "encode": measure(lambda: encode_jpeg(next(frame)), frames),
+    }
+    plain = _plain(PLAIN_SIZE, device)
+    crop = cv2.resize(film[0], (PLAIN_SIZE, PLAIN_SIZE))[None]
+    stages[f"plain ResNet-9/64, eager, {PLAIN_SIZE} px"] = baseline = measure(lambda: plain(crop), 5)
+    peaks = {precision: _peak(precision) for precision in PRECISIONS} if device == "cpu" else {}
+    rows = [
+        _bench_model(zoo, name, film, jpegs, device, frames, size, baseline["median"], peaks)
+        for name in names
+        for size in sizes or [zoo.config(name).image_size]
+    ]
+    return {
+        "machine": processor() if device == "cpu" else torch.cuda.get_device_name() if device == "cuda" else device,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "peak_gmacs": {precision: round(peak, 1) for precision, peak in peaks.items()},
+        "stages": stages,
+        "models": rows,
+    }
+
+
+def _bench_model(
+    zoo: Zoo, name: str, film: list, jpegs: list, device: str, frames: int, size: int, plain: float, peaks: dict
+) -> dict[str, Any]:
+    zoo = Zoo(zoo.root)  # one's own, to change: the networks are convolutions and run at any size
+    config = replace(zoo.config(name), image_size=size)
+    zoo.entries[name] = replace(zoo.entry(name), config=config)
+    translator = Translator(zoo, device)
+    tracker = FaceTracker(FaceDetector(device if device == "cuda" else "cpu", LIVE_SIDE), most=1)
+    face = tracker.track(film[0], 0.0)[0]
+    matrix = align.photo_to_crop(face.landmarks, config.template, size)
+    before = align.crop(film[0], matrix, size)
+    engine = translator.engine(name, "A2B")
+    after = engine(before[None])[0]
+    clock, jpeg = itertools.count(1), itertools.cycle(jpegs)
+
+    def whole() -> bytes:
+        frame = load_image(next(jpeg))
+        return encode_jpeg(translator.retouch(frame, name, "A2B", tracker.track(frame, next(clock) / 30)))
+
+    macs = count_macs(config.generator, size, size)
+    generate = measure(lambda: engine(before[None]), frames)
+    precision = available_precision(config.precision) if device == "cpu" else "f16" if device == "cuda" else "f32"
+    same = _plain(size, device)
+    return {
+        "name": name,
+        "image_size": size,
+        "precision": precision,
+        "gmac": round(macs / 1e9, 2),
+        "align": measure(lambda: align.crop(film[0], matrix, size), frames),
+        "generate": generate,
+        "paste": measure(lambda: align.paste(film[0], before, after, matrix, True), frames),
+        "frame": measure(whole, frames),
+        "plain_same_crop": measure(lambda: same(before[None]), 5),
+        "times_faster_than_plain": round(plain / generate["median"], 1),
+        "share_of_peak": round(macs / 1e6 / generate["median"] / peaks[precision], 3) if peaks else None,
+    }
+
+
+def _film(photo: np.ndarray, detector: FaceDetector) -> list[np.ndarray]:
+    """Frames in which the largest face of the photo moves a little."""
+    faces = detector.detect(photo)
+    if not faces:
+        raise NoFaceError("No face was found in the photo to measure with. Choose another one with --photo.")
+    middle = np.array(_FRAME) / 2
+    spread = np.array([(-_EYES / 2, -20), (_EYES / 2, -20), (0, 15), (-_EYES / 2.6, 40), (_EYES / 2.6, 40)])
+    frames = []
+    for i in range(12):
+        shift = (4 * np.sin(i * np.pi / 6), 3 * np.cos(i * np.pi / 6))
+        matrix = align.similarity(faces[0].landmarks, spread + middle + shift)
+        frames.append(cv2.warpAffine(photo, matrix, _FRAME, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE))
+    return frames
+
+
+def _plain(size: int, device: str) -> Engine:
+    return make_engine(Generator(PLAIN).eval().requires_grad_(False), size, device, "torch")
+
+
+def _peak(precision: str) -> float:
+    """Billions of multiply-adds per second in a large product of matrices: what the processor can do at best."""
+    side = 2048
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(side, side, dtype=kind), torch.randn(side, side, dtype=kind)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return side**3 / 1e9 / min(times)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    zoo = Zoo(args.checkpoints)
+    names = [zoo.entry(args.model).name] if args.model else list(zoo.entries)
+    photo = load_image(args.photo)
+    result = bench(zoo, names, photo, resolve_device(args.device), args.frames, args.size or ())
+    print(json.dumps(result, indent=1) if args.json else _table(result))
+    return 0
+
+
+def _table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        f"{result['machine']}, {result['cores']} cores; milliseconds, median (95th percentile)",
+        "",
+        "| stage of a frame, 640 x 480 | ms |",
+        "|---|---|",
+        *(f"| {name} | {_ms(value)} |" for name, value in result["stages"].items()),
+        "",
+        "| model | px | precision | GMAC | align | generate | paste | whole frame | plain ResNet-9/64, same crop "
+        f"| faster than plain at {PLAIN_SIZE} | share of peak |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["models"]:
+        share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
+        lines.append(
+            f"| {row['name']} | {row['image_size']} | {row['precision']} | {row['gmac']:.2f} | {_ms(row['align'])} "
+            f"| {_ms(row['generate'])} | {_ms(row['paste'])} | {_ms(row['frame'])} | {_ms(row['plain_same_crop'])} "
+            f"| {row['times_faster_than_plain']:.0f}x | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def _ms(value: dict[str, float]) -> str:
+    return f"{value['median']:.1f} ({value['p95']:.1f})"
+
+
+# --- precision ---
+
+
+def psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in decibels; 99 if they are equal."""
+    error = np.mean((image.astype(np.float64) - reference) ** 2)
+    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def choose_precision(zoo: Zoo, name: str, crops: np.ndarray) -> dict[str, Any]:
+    """Measure a model on aligned faces (uint8 [N, S, S, 3]), and write its config with the precision to use.
+
+    Raises CycleGANError where this processor has nothing but float32: what it cannot run, it cannot judge.
+    """
+    entry = zoo.entry(name)
+    if all(available_precision(precision) == "f32" for precision in PRECISIONS):
+        raise CycleGANError("This processor computes in f32 only. Choose the precision on one with bfloat16.")
+    rows: dict[str, dict[str, Any]] = {precision: {} for precision in PRECISIONS}
+    for direction in DIRECTIONS:
+        generator = zoo.load(name).generator(direction)
+        reference: list[np.ndarray] = []  # of f32, the first
+        for precision, row in rows.items():
+            engine = make_engine(generator, entry.config.image_size, "cpu", "openvino", precision)
+            images = [engine(crop[None])[0] for crop in crops]
+            reference = reference or images
+            values = [psnr(*pair) for pair in zip(images, reference, strict=True)]
+            row[direction] = {
+                "psnr": round(float(np.mean(values)), 1),
+                "least_psnr": round(min(values), 1),
+                "ms": measure(partial(engine, crops[:1]), 20)["median"],
+            }
+    borne = [p for p, row in rows.items() if p == "f32" or min(row[d]["psnr"] for d in DIRECTIONS) >= LEAST_PSNR]
+    chosen = min(borne, key=lambda precision: sum(rows[precision][d]["ms"] for d in DIRECTIONS))
+    metrics = {key: dict(value) if isinstance(value, dict) else value for key, value in entry.config.metrics.items()}
+    for direction in DIRECTIONS if chosen != "f32" else ():
+        metrics.setdefault(direction, {})[f"psnr_{chosen}"] = rows[chosen][direction]["psnr"]
+    write_config(entry.folder, replace(entry.config, precision=chosen, metrics=metrics))
+    return {"model": name, "faces": len(crops), "chosen": chosen, "precisions": rows}
+
+
+def _precision(args: argparse.Namespace) -> int:
+    zoo = Zoo(args.checkpoints)
+    config = zoo.config(args.model)
+    detector = FaceDetector()
+    crops = []
+    for path in args.photos:
+        photo = load_image(path)
+        for face in detector.detect(photo):
+            matrix = align.photo_to_crop(face.landmarks, config.template, config.image_size)
+            crops.append(align.crop(photo, matrix, config.image_size))
+    if not crops:
+        raise NoFaceError("No face was found in these photos.")
+    result = choose_precision(zoo, args.model, np.stack(crops))
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    for precision, row in result["precisions"].items():
+        for direction, values in row.items():
+            print(f"{precision}  {direction}  {values['psnr']} dB (least {values['least_psnr']})  {values['ms']} ms")
+    print(f"{args.model} runs in {result['chosen']} now, chosen on {result['faces']} faces.")
+    return 0
