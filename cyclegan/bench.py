@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
     )
     bench.add_argument("--model", help="only this one")
     bench.add_argument("--size", type=_size, nargs="+", metavar="PX", help="run the generators at these sizes")
-    bench.add_argument("--photo", type=Path, default=EXAMPLE, help="a photo with a face (the astronaut of the page's examples)")
+    bench.add_argument("--photo", type=Path, default=EXAMPLE, help="a photo with a face (an example of the page)")
     bench.add_argument("--frames", type=int, default=60, help="how often each stage runs (60)")
     bench.add_argument("--device", default="cpu", choices=DEVICES, help="where to compute (cpu)")
     bench.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -103,4 +103,5 @@ def test_the_time_is_shared_among_the_models_named(crops, tmp_path, monkeypatch)
 def test_the_cards_command_is_the_training_itself(tiny, crops, tmp_path):
     campaign(["anime"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
     training = json.loads((tmp_path / "out" / "anime" / "config.json").read_text())["training"]
-    assert "--cycle-size 16" in training["command"] and training["recipe"]["cycle_size"] == 16
+    assert "--no-mask" in training["command"] and "--cycle-size 16" in training["command"]
+    assert training["recipe"]["cycle_size"] == 16 and not training["recipe"]["generator"]["mask"]

@@ -17,7 +17,7 @@ from cyclegan.zoo import Zoo
 from train import recipes
 from train.__main__ import _parser, main
 
-COMMANDS = ("prepare", "fit", "evaluate")
+COMMANDS = ("prepare", "fit", "distill", "evaluate", "push", "campaign", "bench")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +59,7 @@ def test_every_command_has_help_with_an_example_that_its_own_parser_accepts(comm
         main([command, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    examples = re.split(r"\nexamples?:\n", text)[1].replace("\\\n", " ").strip().splitlines()
+    examples = re.split(r"\nexamples?:\n", text)[1].partition("\n\n")[0].replace("\\\n", " ").strip().splitlines()
     for example in examples:
         assert example.strip().startswith(f"python -m train {command} ")
         arguments = _parser().parse_args(shlex.split(example)[3:])
@@ -125,7 +125,10 @@ def test_other_wrong_usage(capsys, flags):
 def test_settings_that_cannot_work_are_one_line_on_stderr(capsys):
     assert main(["fit", "--data", "x", "--run", "y", "--batch", "0"]) == 1
     output = capsys.readouterr()
-    assert output.err == "Batch, pairs, hours, lr, log_every and save_every must be positive.\n" and output.out == ""
+    assert output.err == (
+        "Batch, accumulate, pairs, lr, lr_ratio, discriminator_steps, enlarge, log_every and save_every must be positive.\n"
+    )
+    assert output.out == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that is meant to be missing")

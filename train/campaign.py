@@ -17,6 +17,7 @@ from train.loop import fit
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
 _UTKFACE = _RESEARCH.format("UTKFace")
 _STEREOTYPES = "It renders the averages of its training data, stereotypes included, and says nothing about a person."
+_REDRAW_SIZE = 16  # pixels: where cycles are compared when shapes have to change
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,27 @@ class Task:
     about: About
     share: float
     """Of the time."""
-    cycle_size: int | None = None
-    """As in `TrainConfig`: set where shapes have to change."""
+    redraw: bool = False
+    """Everything changes, shapes too: without a mask, cycles compared at 16 pixels, colours held by identity loss."""
+
+    def config(self, recipe: str, hours: float) -> TrainConfig:
+        """The recipe as this task needs it."""
+        config = replace(recipes.recipe(recipe), hours=hours)
+        if not self.redraw:
+            return config
+        generator = replace(config.generator, mask=False)
+        return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
+
+    def flags(self) -> list[str]:
+        """What `config` does to a recipe, as options of `fit`."""
+        words = ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0", "--cycle-size"]
+        return [*words, str(_REDRAW_SIZE)] if self.redraw else []
 
 
-def _task(name: str, title: str, a: str, b: str, there: str, back: str, words: str, terms: str, **settings) -> Task:
-    return Task(About(name, title, (a, b), (there, back), words, terms), **settings)
+def _task(
+    name: str, title: str, a: str, b: str, there: str, back: str, words: str, terms: str, share: float, **how: bool
+) -> Task:
+    return Task(About(name, title, (a, b), (there, back), words, terms), share, **how)
 
 
 TASKS = {
@@ -50,7 +66,7 @@ TASKS = {
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
             "Redraws a portrait in the style of visual-novel characters, and drawings as portraits.",
             _RESEARCH.format("All-Age-Faces, Labeled Faces in the Wild, visual-novel drawings"),
-            share=0.2, cycle_size=16,
+            share=0.2, redraw=True,
         ),
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
@@ -82,7 +98,7 @@ def campaign(
     for name in names:
         task, run = TASKS[name], runs / name
         model = run / "model"
-        config = replace(recipes.recipe(recipe), hours=hours * task.share / total, cycle_size=task.cycle_size)
+        config = task.config(recipe, hours * task.share / total)
         command = _fit_command(task, config, recipe, sources[name], run, out / name)
         if not _is_done(model, config):
             fit(config, sources[name], run, model, replace(task.about, command=command), device)
@@ -106,8 +122,7 @@ def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: 
     about = task.about
     words = ["python", "-m", "train", "fit", "--recipe", recipe, "--data", str(data), "--run", str(run), "--model"]
     words += [str(model), "--hours", f"{config.hours:g}", "--title", about.title]
-    words += ["--domains", *about.domains, "--directions", *about.directions]
-    words += ["--cycle-size", str(task.cycle_size)] if task.cycle_size else []
+    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags()]
     return shlex.join(words)
 
 

@@ -45,10 +45,9 @@ def fit(
     """Train on the images in ``data``; the same call again continues where ``run`` was left.
 
     ``run`` receives the training state, ``samples/*.png``, ``losses.csv``, ``losses.png`` and TensorBoard logs;
-    ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder to start from:
-    each generator takes the weights of whichever of its two changes this domain's images less. ``teacher`` is one whose
-    translations are repeated, with the weight ``config.distill``. Under ``accelerate launch`` the batch is divided
-    among the processes, and the first one writes.
+    ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder whose generators
+    to start from, ``teacher`` one whose translations are repeated, with the weight ``config.distill``. Under
+    ``accelerate launch`` the batch is divided among the processes, and the first one writes.
     Raises TrainingError for data or settings that cannot work, for a loss that is no longer finite, for translations
     that have become all alike, for a full disk, and when memory runs out.
     """
@@ -80,7 +79,7 @@ def _fit(
 
     nets = Networks.build(config, device)
     if init is not None:
-        start_from(nets, CycleGAN.from_pretrained(init), pairs_data, init)
+        start_from(nets, init)
     compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
     step_G, step_D = GeneratorStep(config, nets, compiled), DiscriminatorStep(config, nets, compiled)
     optimizer_G, optimizer_D = make_optimizer(config, step_G), make_optimizer(config, step_D)
@@ -260,19 +259,14 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
     return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, fused=True)
 
 
-def start_from(nets: Networks, model: CycleGAN, data: Pairs, folder: Path) -> None:
-    """Copy generators of a finished model: for each domain the one that changes its images less, as a start near the
-    identity. Raises TrainingError when the model has another shape."""
+def start_from(nets: Networks, folder: Path) -> None:
+    """Copy the generators of a finished model, to go on from it; raises TrainingError when it has another shape."""
+    model = CycleGAN.from_pretrained(folder)
     if model.config.generator != nets.G_AB.config:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
-    height, width = data.A.shape[1:3]
-    for letter, there, averaged in (("A", nets.G_AB, nets.ema_G_AB), ("B", nets.G_BA, nets.ema_G_BA)):
-        images = data.validation(letter, 16, (height, width))
-        candidates = [generator.to(images.device) for generator in (model.G_AB, model.G_BA)]
-        with torch.no_grad():
-            nearest = min(candidates, key=lambda generator: float((generator(images) - images).abs().mean()))
-        there.load_state_dict(nearest.state_dict())
-        averaged.load_state_dict(nearest.state_dict())
+    for networks, trained in (((nets.G_AB, nets.ema_G_AB), model.G_AB), ((nets.G_BA, nets.ema_G_BA), model.G_BA)):
+        for network in networks:
+            network.load_state_dict(trained.state_dict())
 
 
 def weights(config: TrainConfig, at: float, pairs: int) -> tuple[float, float]:

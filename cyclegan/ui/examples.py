@@ -1,4 +1,4 @@
-"""Pictures to try: the files of ``examples/``, searched and translated once and then remembered for all visitors."""
+"""Pictures to try: the files of ``cyclegan/examples/``, searched and translated once for all visitors."""
 
 import html
 from dataclasses import dataclass
