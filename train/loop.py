@@ -1,6 +1,5 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from train.card import write_card
 from train.config import About, TrainConfig
 from train.data import Pairs
 from train.distill import Teacher
-from train.errors import TrainingError
+from train.errors import TrainingError, warn
 from train.health import check_alive, check_finite, naming_memory, warn_of_copying
 from train.log import LossLog
 from train.prepare import Geometry, read_geometry
@@ -228,7 +227,7 @@ def make_accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
     """What carries the processes, mixed precision, gradient scaling and accumulation (Hugging Face Accelerate)."""
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]
     if precision == "fp16" and device.type != "cuda":
-        tqdm.write("float16 needs CUDA; training in bfloat16 instead.", file=sys.stderr)
+        warn("float16 needs CUDA; training in bfloat16 instead.")
         precision = "bf16"
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # a few sizes, many steps
