@@ -155,7 +155,8 @@ def _fit(
         fakes = []
         for part_A, part_B in parts(config, real_A, real_B):
             if turn == 1:
-                fakes.append(translate(part_A, part_B))
+                with accelerator.autocast():
+                    fakes.append(translate(part_A, part_B))
                 continue
             with accelerator.accumulate(step_G), accelerator.autocast():
                 taught = taught_by.translate(part_A, part_B) if taught_by else None
