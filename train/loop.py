@@ -66,6 +66,8 @@ def _fit(
     teacher: Path | None,
 ) -> None:
     # Set up: processes, data, networks, optimisers. ------------------------------------------------------------------
+    if config.distill and teacher is None:
+        raise TrainingError("distill needs a teacher: python -m train distill --help")
     accelerator = make_accelerator(config, device)
     device, is_main = accelerator.device, accelerator.is_main_process
     share = per_process(config, accelerator.num_processes)
@@ -91,7 +93,7 @@ def _fit(
     shared: dict[str, Any] = {**nets.named(), "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
     if accelerator.scaler is not None:
         shared["scaler"] = accelerator.scaler
-    samples = Samples(nets, pairs_data, config)
+    samples = Samples(nets, pairs_data)
 
     # Resume. --------------------------------------------------------------------------------------------------------
     pairs, steps, seconds, liveliness = 0, 0, 0.0, 0.0
