@@ -1,4 +1,4 @@
-"""`train.config` and `train.recipes`: settings are checked when they are made, and recipes are what they say."""
+"""`train.config`: settings are checked when they are made."""
 
 import dataclasses
 import json
@@ -7,8 +7,7 @@ import pytest
 import torch
 from train_fixtures import one_thread, tiny_config  # noqa: F401
 
-from cyclegan.networks import Generator, GeneratorConfig
-from train import recipes
+from cyclegan.networks import GeneratorConfig
 from train.config import DiscriminatorConfig, TrainConfig
 from train.discriminators import PatchDiscriminator
 from train.errors import TrainingError
@@ -17,8 +16,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 STAGES = "Stages must grow in size, and begin at 0 and below 1 in rising order."
 SIZES = "Image sizes must be divisible by 4 and from 16 to 1024."
-POSITIVE = "Batch, pairs, hours, lr, log_every and save_every must be positive."
-NEGATIVE = "Weights, buffer, ema_halflife and validation must not be negative."
+POSITIVE = (
+    "Batch, accumulate, pairs, lr, lr_ratio, discriminator_steps, enlarge, log_every and save_every must be positive."
+)
+NEGATIVE = "Weights, noise, buffer, ema_halflife, validation, start_epoch and unfreeze must not be negative."
+CHANNELS = "Generators and discriminators must both work on 1 or on 3 channels."
+
+
+def small(**changes) -> GeneratorConfig:
+    return GeneratorConfig(filters=4, blocks=1, **changes)
 
 
 @pytest.mark.parametrize(
@@ -32,24 +38,52 @@ NEGATIVE = "Weights, buffer, ema_halflife and validation must not be negative."
         ({"stages": ((30, 0.0),)}, SIZES),
         ({"stages": ((12, 0.0),)}, SIZES),
         ({"stages": ((2048, 0.0),)}, SIZES),
+        ({"aspect": 0.05}, "The aspect ratio must lie between 0.1 and 10."),
+        ({"stages": ((32, 0.0),), "aspect": 0.3}, SIZES),  # 8 pixels wide
+        ({"stages": ((512, 0.0),), "aspect": 3.0}, SIZES),
         ({"batch": 0}, POSITIVE),
+        ({"accumulate": 0}, POSITIVE),
         ({"pairs": 0}, POSITIVE),
-        ({"hours": 0.0}, POSITIVE),
         ({"lr": 0.0}, POSITIVE),
+        ({"lr_ratio": 0.0}, POSITIVE),
+        ({"discriminator_steps": 0}, POSITIVE),
         ({"log_every": 0}, POSITIVE),
         ({"save_every": -1}, POSITIVE),
+        ({"enlarge": 0.9}, "enlarge must be at least 1."),
+        ({"hours": 0.0}, "Hours and epochs must be positive."),
+        ({"epochs": -1.0}, "Hours and epochs must be positive."),
+        ({"hours": 1.0, "start_epoch": 2.0}, "start_epoch needs a length in epochs or pairs, not in hours."),
+        ({"mask_area": 0.2}, "mask_area needs a generator with a mask."),
+        ({"batch": 4, "accumulate": 3}, "accumulate must divide the batch."),
         ({"cycle": -1.0}, NEGATIVE),
         ({"identity_end": -1.0}, NEGATIVE),
+        ({"r1": -1.0}, NEGATIVE),
+        ({"distill": -1.0}, NEGATIVE),
+        ({"noise": -0.1}, NEGATIVE),
         ({"buffer": -1}, NEGATIVE),
         ({"validation": -1}, NEGATIVE),
-        ({"decay_from": 1.0}, "decay_from must lie in [0, 1)."),
-        ({"decay_from": -0.1}, "decay_from must lie in [0, 1)."),
-        ({"precision": "float16"}, 'Precision must be "float32" or "bfloat16", not "float16".'),
+        ({"start_epoch": -1.0}, NEGATIVE),
+        ({"unfreeze": -1}, NEGATIVE),
+        ({"cycle_size": 3}, "cycle_size must be at least 4 pixels."),
+        ({"identity_chance": 1.1}, "identity_chance must lie in [0, 1]."),
+        ({"decay_from": 1.1}, "decay_from must lie in [0, 1]."),
+        ({"decay_from": -0.1}, "decay_from must lie in [0, 1]."),
+        ({"precision": "float8"}, 'Precision must be one of float32, bfloat16, float16, not "float8".'),
+        ({"optimizer": "sgd"}, 'The optimizer must be "adam" or "rmsprop", not "sgd".'),
+        ({"adversarial": "log"}, 'adversarial must be "squared" or "absolute", not "log".'),
+        ({"generator": small(channels=1)}, CHANNELS),
+        ({"discriminator": DiscriminatorConfig(layers=2, channels=1)}, CHANNELS),
+        ({"generator": small(channels=2), "discriminator": DiscriminatorConfig(layers=2, channels=2)}, CHANNELS),
         (
             {"discriminator": DiscriminatorConfig(layers=3), "stages": ((20, 0.0),)},
-            "A discriminator with 3 strided layers needs images of at least 24 pixels, not 20.",
+            "A discriminator with 3 strided layers and 1 scale(s) needs images of at least 24 pixels, not 20.",
+        ),
+        (
+            {"discriminator": DiscriminatorConfig(layers=2, scales=3), "stages": ((48, 0.0),), "aspect": 0.75},
+            "A discriminator with 2 strided layers and 3 scale(s) needs images of at least 48 pixels, not 36.",
         ),
     ],
+    ids=str,
 )
 def test_settings_that_cannot_work_are_refused_with_a_sentence(changes, message):
     with pytest.raises(TrainingError) as caught:
@@ -58,11 +92,33 @@ def test_settings_that_cannot_work_are_refused_with_a_sentence(changes, message)
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"decay_from": 0.0},
+        {"decay_from": 1.0},
+        {"identity_chance": 0.0},
+        {"mask_area": 0.2, "generator": small(mask=True)},
+        {"generator": small(channels=1), "discriminator": DiscriminatorConfig(layers=2, channels=1)},
+        {"stages": ((32, 0.0),), "aspect": 0.5},
+    ],
+    ids=str,
+)
+def test_settings_at_the_border_are_accepted(changes):
+    for name, value in changes.items():
+        assert getattr(tiny_config(**changes), name) == value
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "batch"}, 'Discriminator norm must be "instance" or "spectral", not "batch".'),
-        ({"layers": 0}, "A discriminator needs at least 1 filter and 1 strided layer."),
-        ({"filters": 0}, "A discriminator needs at least 1 filter and 1 strided layer."),
+        (
+            {"norm": "layer"},
+            'Discriminator norm must be "instance", "spectral", "batch" or "none", not "layer".',
+        ),
+        *(
+            ({name: 0}, "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel.")
+            for name in ("filters", "layers", "scales", "channels")
+        ),
     ],
 )
 def test_discriminator_settings_are_checked(settings, message):
@@ -71,9 +127,10 @@ def test_discriminator_settings_are_checked(settings, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_the_smallest_image_a_discriminator_is_said_to_need_is_the_smallest_it_can_judge(layers):
-    discriminator = DiscriminatorConfig(filters=2, layers=layers, norm="spectral")
+@pytest.mark.parametrize("dilated", [False, True])
+@pytest.mark.parametrize(("layers", "scales"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2)])
+def test_the_smallest_image_a_discriminator_is_said_to_need_is_the_smallest_it_can_judge(layers, scales, dilated):
+    discriminator = DiscriminatorConfig(filters=2, layers=layers, norm="spectral", scales=scales, dilated=dilated)
     fits = [size for size in range(16, 65, 4) if _accepted(discriminator, size)]
     net = PatchDiscriminator(discriminator)
     assert net(torch.zeros(1, 3, fits[0], fits[0])).numel() >= 1
@@ -99,44 +156,14 @@ def test_the_last_stage_is_the_size_served():
     assert tiny_config(stages=((16, 0.0), (64, 0.3))).image_size == 64
 
 
+@pytest.mark.parametrize(("aspect", "width"), [(1.0, 64), (0.5, 32), (1.5, 96), (0.77, 48), (2.03, 128)])
+def test_widths_follow_from_height_and_aspect_in_steps_of_four_pixels(aspect, width):
+    assert tiny_config(aspect=aspect, stages=((64, 0.0),)).shape(64) == (64, width)
+
+
 def test_json_holds_every_setting_as_plain_values():
     config = tiny_config(hours=1.5)
     plain = config.to_json()
     assert plain == json.loads(json.dumps(plain))
     assert set(plain) == {field.name for field in dataclasses.fields(TrainConfig)}
     assert plain["hours"] == 1.5 and plain["stages"] == [[16, 0.0]] and plain["generator"]["filters"] == 4
-
-
-def test_the_paper_s_recipe_is_the_paper():
-    paper = recipes.recipe("paper")
-    assert paper.generator == GeneratorConfig(filters=64, blocks=9, stem=1, upsample="transposed")
-    assert paper.discriminator == DiscriminatorConfig(filters=64, layers=3, norm="instance")
-    assert paper.stages == ((256, 0.0),)
-    assert (paper.batch, paper.lr, paper.betas) == (1, 2e-4, (0.5, 0.999))
-    assert (paper.cycle, paper.identity, paper.identity_end, paper.buffer) == (10, 5, 5, 50)
-    assert paper.decay_from == 0.5
-    # The snapshot is the last weights, in the paper's precision.
-    assert (paper.ema_halflife, paper.precision) == (0, "float32")
-    assert paper.pairs == 200 * 1000
-
-
-def test_the_default_recipe_exists():
-    assert recipes.recipe(recipes.DEFAULT) is recipes.RECIPES["face"]
-
-
-def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(TrainingError) as caught:
-        recipes.recipe("pepper")
-    assert str(caught.value) == 'There is no recipe "pepper". Known recipes: face, paper.'
-
-
-@pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_s_networks_fit_its_sizes_and_its_models_stay_under_10_megabytes(name):
-    config = recipes.RECIPES[name]
-    with torch.device("meta"):
-        generator = Generator(config.generator)
-        for size, _ in config.stages:
-            x = torch.zeros(1, 3, size, size)
-            assert generator(x).shape == x.shape
-    if name != "paper":  # whose networks are what they are
-        assert 2 * 2 * sum(weight.numel() for weight in generator.parameters()) < 10_000_000

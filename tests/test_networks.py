@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm, count_macs, count_parameters
+from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm, SwitchableNorm, count_macs, count_parameters
 
 PAPER = GeneratorConfig(filters=64, blocks=9, upsample="transposed")
 TINY = GeneratorConfig(filters=4, blocks=1)
@@ -228,9 +228,14 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"channels": 0}, "filters and channels must be at least 1, blocks at least 0."),
         ({"stem": 3}, "stem must be 1, 2 or 4, not 3."),
         ({"upsample": "bicubic"}, 'upsample must be "nearest" or "transposed", not \'bicubic\'.'),
-        ({"filters": 64.0}, "filters, blocks, stem and channels must be whole numbers."),
-        ({"blocks": "9"}, "filters, blocks, stem and channels must be whole numbers."),
-        ({"stem": True}, "filters, blocks, stem and channels must be whole numbers."),
+        ({"kernel": 7.0}, "filters, blocks, stem, kernel and channels must be whole numbers."),
+        ({"filters": 64.0}, "filters, blocks, stem, kernel and channels must be whole numbers."),
+        ({"blocks": "9"}, "filters, blocks, stem, kernel and channels must be whole numbers."),
+        ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
+        ({"norm": "batch"}, 'norm must be "instance" or "switchable", not \'batch\'.'),
+        ({"dropout": 1.0}, "dropout must lie in [0, 1), not 1.0."),
+        ({"dropout": -0.1}, "dropout must lie in [0, 1), not -0.1."),
+        ({"stem": True}, "filters, blocks, stem, kernel and channels must be whole numbers."),
     ],
     ids=str,
 )
@@ -238,3 +243,144 @@ def test_impossible_networks_are_refused(changes, message):
     with pytest.raises(ValueError) as caught:
         GeneratorConfig(**changes)
     assert str(caught.value) == message
+
+
+# Switchable normalisation. ------------------------------------------------------------------------------------------
+
+
+def switchable_by_hand(x, mean_logits, variance_logits, gain, bias):
+    """Luo et al. 2018, eq. 3 to 5, with a batch's own statistics, straight from the definitions over each set of axes."""
+    w, v = mean_logits.softmax(0), variance_logits.softmax(0)
+    axes = ((2, 3), (1, 2, 3), (0, 2, 3))  # instance, layer, batch
+    mean = sum(w[k] * x.mean(axis, keepdim=True) for k, axis in enumerate(axes))
+    variance = sum(v[k] * x.var(axis, correction=0, keepdim=True) for k, axis in enumerate(axes))
+    return gain * (x - mean) / (variance + 1e-5).sqrt() + bias
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_switchable_norm_is_the_papers_formula(seed):
+    torch.manual_seed(seed)
+    norm = SwitchableNorm(5)
+    with torch.no_grad():
+        for weight in norm.parameters():
+            weight.copy_(torch.randn(weight.shape))
+    x = 2 + 3 * torch.randn(4, 5, 6, 7)
+    expected = switchable_by_hand(x, norm.mean_weight, norm.variance_weight, norm.gain, norm.bias)
+    assert torch.allclose(norm(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "axes"), [(0, (2, 3)), (1, (1, 2, 3)), (2, (0, 2, 3))], ids=["instance", "layer", "batch"]
+)
+def test_switchable_norm_can_become_each_of_its_three(chosen, axes):
+    norm = SwitchableNorm(3)
+    with torch.no_grad():
+        norm.mean_weight[chosen] = norm.variance_weight[chosen] = 50
+    y = norm(5 + torch.randn(2, 3, 8, 8) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+    assert y.mean(axes).abs().max() < 1e-4
+    assert (y.std(axes, correction=0) - 1).abs().max() < 1e-3
+
+
+def test_switchable_norm_starts_with_equal_shares():
+    norm = SwitchableNorm(3)
+    x = torch.randn(2, 3, 8, 8)
+    third = torch.zeros(3)
+    assert torch.allclose(norm(x), switchable_by_hand(x, third, third, 1, 0), atol=1e-5)
+
+
+def test_after_training_switchable_norm_uses_a_running_average_and_no_other_picture():
+    norm = SwitchableNorm(2)
+    first, second = 4 + torch.randn(3, 2, 8, 8), -1 + 2 * torch.randn(3, 2, 8, 8)
+    norm(first)
+    norm(second)
+    means = [x.mean((0, 2, 3), keepdim=True) for x in (first, second)]
+    variances = [x.var((0, 2, 3), correction=0, keepdim=True) for x in (first, second)]
+    # From 0 and 1, a tenth of the way to each batch.
+    mean = 0.9 * (0.1 * means[0]) + 0.1 * means[1]
+    variance = 0.9 * (0.9 + 0.1 * variances[0]) + 0.1 * variances[1]
+    assert torch.allclose(norm.running_mean, mean, atol=1e-5)
+    assert torch.allclose(norm.running_variance, variance, atol=1e-4)
+
+    norm.eval()
+    x = torch.randn(3, 2, 8, 8)
+    assert torch.allclose(norm(x)[:1], norm(x[:1]), atol=1e-6)
+    assert torch.allclose(norm.running_mean, mean, atol=1e-5)  # translating leaves it alone
+    with torch.no_grad():
+        norm.mean_weight[2] = norm.variance_weight[2] = 50  # batch statistics alone
+    assert torch.allclose(norm(x), (x - mean) / (variance + 1e-5).sqrt(), atol=1e-4)
+
+
+def test_switchable_norm_keeps_its_statistics_in_float32():
+    x = (40 + 4 * torch.randn(2, 3, 32, 32)).bfloat16()
+    norm, third = SwitchableNorm(3), torch.zeros(3)
+    y = norm(x)
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - switchable_by_hand(x.float(), third, third, 1, 0)).abs().max() < 0.02
+
+
+def test_switchable_norm_is_in_residual_blocks_and_decoder_only():
+    generator = on_paper(replace(PAPER, blocks=2, norm="switchable"))
+    kinds = {SwitchableNorm: [], InstanceNorm: []}
+    for name, module in generator.named_modules():
+        if type(module) in kinds:
+            kinds[type(module)].append(name.split(".")[0])
+    assert kinds == {SwitchableNorm: ["body"] * 4 + ["up"] * 2, InstanceNorm: ["stem", "down", "down"]}
+
+
+# Dropout, kernels, the decoder. -------------------------------------------------------------------------------------
+
+
+def test_dropout_acts_while_training_and_not_after():
+    generator = Generator(replace(TINY, dropout=0.5))
+    x = torch.rand(1, 3, 16, 16)
+    assert not torch.equal(generator(x), generator(x))
+    generator.eval()
+    assert torch.equal(generator(x), generator(x))
+
+
+def test_dropout_is_within_each_residual_block_and_keeps_the_names_of_the_weights():
+    """A model is served without the layer, so a file of either kind fits both."""
+    dropped, plain = (Generator(replace(TINY, blocks=3, dropout=share)) for share in (0.3, 0.0))
+    places = [name for name, module in dropped.named_modules() if isinstance(module, nn.Dropout)]
+    assert [name.split(".")[:2] for name in places] == [["body", "0"], ["body", "1"], ["body", "2"]]
+    assert not any(isinstance(module, nn.Dropout) for module in plain.modules())
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+def test_the_kernel_of_the_first_and_last_layer(kernel):
+    rows = convolutions(on_paper(replace(PAPER, blocks=1, kernel=kernel)))
+    assert [row[3] for row in rows] == [kernel, 3, 3, 3, 3, 3, 3, kernel]
+
+
+def test_the_fast_neural_style_network_layer_by_layer():
+    # Johnson et al. 2016, supplementary: 9x9x32, 3x3x64 / 2, 3x3x128 / 2, five blocks of 128, back up, 9x9x3.
+    assert convolutions(on_paper(GeneratorConfig(filters=32, blocks=5, kernel=9))) == [
+        ("Conv2d", 3, 32, 9, 1),
+        ("Conv2d", 32, 64, 3, 2),
+        ("Conv2d", 64, 128, 3, 2),
+        *[("Conv2d", 128, 128, 3, 1)] * 10,
+        ("Conv2d", 128, 64, 3, 1),
+        ("Conv2d", 64, 32, 3, 1),
+        ("Conv2d", 32, 3, 9, 1),
+    ]
+
+
+@pytest.mark.parametrize(("stem", "layers"), [(1, 3), (2, 2), (4, 1)])
+def test_the_decoder_is_all_that_comes_after_the_residual_blocks(stem, layers):
+    generator = Generator(replace(TINY, stem=stem, norm="switchable"))
+    decoder = generator.decoder_layers()
+    assert len(decoder) == layers
+    x = torch.randn(1, 3, 16, 16)
+    y = generator.body(generator.down(generator.stem(x)))
+    for layer in decoder:
+        y = layer(y)
+    assert torch.allclose(torch.tanh(y), generator(x))
+    before = {id(w) for part in (generator.stem, generator.down, generator.body) for w in part.parameters()}
+    after = {id(w) for layer in decoder for w in layer.parameters()}
+    assert after | before == {id(w) for w in generator.parameters()} and not after & before
+
+
+def test_grey_pictures_in_and_out():
+    generator = Generator(replace(TINY, channels=1, mask=True, stem=2))
+    rgb, alpha = generator.paint(torch.zeros(2, 1, 16, 20))
+    assert rgb.shape == (2, 1, 16, 20) and alpha.shape == (2, 1, 16, 20)

@@ -125,10 +125,8 @@ def test_other_wrong_usage(capsys, flags):
 def test_settings_that_cannot_work_are_one_line_on_stderr(capsys):
     assert main(["fit", "--data", "x", "--run", "y", "--batch", "0"]) == 1
     output = capsys.readouterr()
-    assert output.err == (
-        "Batch, accumulate, pairs, lr, lr_ratio, discriminator_steps, enlarge, log_every and save_every must be positive.\n"
-    )
-    assert output.out == ""
+    assert output.err.startswith("Batch, accumulate, pairs, lr, ") and output.err.endswith(" must be positive.\n")
+    assert output.err.count("\n") == 1 and output.out == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that is meant to be missing")
@@ -237,8 +235,7 @@ def test_one_image_is_too_few(capsys, tmp_path):
     for letter in "AB":
         write_noise(tmp_path / f"train{letter}", 1)
     assert main(["fit", "--data", str(tmp_path), "--run", str(tmp_path / "run")]) == 1
-    folder = tmp_path / "trainA"
-    expected = f"{folder} has 1 readable image; at least 2 are needed, and 1,000 advised.\n"
+    expected = f"trainA of {tmp_path} has 1 readable image; at least 2 are needed, and 1,000 advised.\n"
     assert capsys.readouterr().err.endswith(expected)
 
 

@@ -42,7 +42,7 @@ class DiscriminatorConfig:
     @property
     def smallest(self) -> int:
         """Side in pixels of the smallest image it can judge: what the strides leave holds the last 4x4 kernels."""
-        return 3 << (self.layers + self.scales - 1)
+        return (4 if self.dilated else 3) << (self.layers + self.scales - 1)
 
 
 @dataclass(frozen=True)

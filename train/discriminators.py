@@ -36,7 +36,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*units, verdict, *([nn.Sigmoid()] if config.sigmoid else []))
 
     def _unit(self, fan_in: int, fan_out: int, stride: int, norm: bool = True, dilation: int = 1) -> list[nn.Module]:
-        # Dilated by 2, a 4x4 kernel spans 7 pixels: a padding of 2 costs the same one pixel per side as 1 undilated.
+        # Dilated by 2, a 4x4 kernel spans 7 pixels: with a padding of 2 the scores are one row and column fewer.
         conv = nn.Conv2d(fan_in, fan_out, 4, stride, 1 if dilation == 1 else 2, dilation)
         initialise(conv)
         unit: list[nn.Module] = [spectral_norm(conv) if self.config.norm == "spectral" else conv]

@@ -1,16 +1,14 @@
 """What goes wrong in a training, noticed and named."""
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from train.config import TrainConfig
-from train.errors import TrainingError
+from train.errors import TrainingError, warn
 
 _COLLAPSED = 0.1  # of the variety between translations that there once was
 _COPY = 0.015  # mean absolute change, images in [-1, 1], below which nobody sees a difference
@@ -46,10 +44,9 @@ def warn_of_copying(measured: Mapping[str, tuple[float, float]], at: float) -> N
     """Say so when, well into a training, translations still equal their inputs."""
     for direction, (_, change) in measured.items():
         if at > 0.2 and change < _COPY:
-            tqdm.write(
+            warn(
                 f"Translations {direction} hardly differ from their inputs (by {change:.4f}). Lower --cycle and "
-                "--identity, or raise --lr-ratio.",
-                file=sys.stderr,
+                "--identity, or raise --lr-ratio."
             )
 
 

@@ -1,6 +1,5 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from train.card import write_card
 from train.config import About, TrainConfig
 from train.data import Pairs
 from train.distill import Teacher
-from train.errors import TrainingError
+from train.errors import TrainingError, warn
 from train.health import check_alive, check_finite, naming_memory, warn_of_copying
 from train.log import LossLog
 from train.prepare import Geometry, read_geometry
@@ -66,6 +65,8 @@ def _fit(
     teacher: Path | None,
 ) -> None:
     # Set up: processes, data, networks, optimisers. ------------------------------------------------------------------
+    if config.distill and teacher is None:
+        raise TrainingError("distill needs a teacher: python -m train distill --help")
     accelerator = make_accelerator(config, device)
     # Accelerate numbers the processes' CPUs, of which PyTorch knows but one.
     device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
@@ -93,7 +94,7 @@ def _fit(
     shared: dict[str, Any] = {**nets.named(), "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
     if accelerator.scaler is not None:
         shared["scaler"] = accelerator.scaler
-    samples = Samples(nets, pairs_data, config)
+    samples = Samples(nets, pairs_data)
 
     # Resume. --------------------------------------------------------------------------------------------------------
     pairs, steps, seconds, liveliness = 0, 0, 0.0, 0.0
@@ -157,7 +158,8 @@ def _fit(
         fakes = []
         for part_A, part_B in parts(config, real_A, real_B):
             if turn == 1:
-                fakes.append(translate(part_A, part_B))
+                with accelerator.autocast():
+                    fakes.append(translate(part_A, part_B))
                 continue
             with accelerator.accumulate(step_G), accelerator.autocast():
                 taught = taught_by.translate(part_A, part_B) if taught_by else None
@@ -229,7 +231,7 @@ def make_accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
     """What carries the processes, mixed precision, gradient scaling and accumulation (Hugging Face Accelerate)."""
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]
     if precision == "fp16" and device.type != "cuda":
-        tqdm.write("float16 needs CUDA; training in bfloat16 instead.", file=sys.stderr)
+        warn("float16 needs CUDA; training in bfloat16 instead.")
         precision = "bf16"
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # a few sizes, many steps

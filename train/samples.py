@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cyclegan.images import to_images
-from train.config import TrainConfig
 from train.data import Pairs
 from train.step import Networks
 
@@ -17,7 +16,7 @@ _COUNT = 8
 class Samples:
     """The validation images of both domains that are looked at; training images where there are none."""
 
-    def __init__(self, nets: Networks, data: Pairs, config: TrainConfig):
+    def __init__(self, nets: Networks, data: Pairs):
         self._nets, self._data = nets, data
 
     @torch.no_grad()
@@ -36,6 +35,7 @@ class Samples:
             real = self._data.validation(letter, _COUNT, size)
             fake = there(real)
             rows += [real, fake, back(fake)]
+            # Without Bessel's correction, which for a single image has no value.
             variety = float(fake.std(0, correction=0).mean() / real.std(0, correction=0).mean().clamp_min(1e-3))
             measured[direction] = (variety, float((fake - real).abs().mean()))
         count = min(len(row) for row in rows)

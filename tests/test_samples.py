@@ -1,0 +1,131 @@
+"""`train.samples`: the grid a person looks at, and the figures that tell whether a training is alive."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from helpers import blend
+from train_fixtures import one_thread, tiny_config  # noqa: F401
+
+from cyclegan.networks import GeneratorConfig
+from train.config import DiscriminatorConfig
+from train.data import Pairs
+from train.samples import Samples, tile
+from train.step import Networks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def pictures(count: int, height: int, channels: int, seed: int) -> torch.Tensor:
+    """Noise, uint8 [count, height, 16, channels]."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (count, height, 16, channels), np.uint8))
+
+
+def make(
+    held_out_A: int, held_out_B: int, height: int = 16, channels: int = 3
+) -> tuple[Samples, Networks, Pairs]:
+    """Samples of networks whose averaged generators change nothing."""
+    config = tiny_config(
+        generator=GeneratorConfig(filters=2, blocks=0, mask=True, channels=channels),
+        discriminator=DiscriminatorConfig(filters=2, layers=2, channels=channels),
+    )
+    nets = Networks.build(config, torch.device("cpu"))
+    with torch.no_grad():
+        for generator in (nets.ema_G_AB, nets.ema_G_BA):
+            last = generator.head[0]
+            last.weight.zero_()
+            last.bias[-1] = -40  # a closed mask
+    domains = [pictures(count, height, channels, seed) for seed, count in enumerate((20, 20, held_out_A, held_out_B))]
+    data = Pairs(*domains, seed=0)
+    return Samples(nets, data), nets, data
+
+
+def test_rows_are_both_domains_with_translation_and_way_back():
+    samples, nets, data = make(3, 3)
+    blend(nets.ema_G_AB, (0.9, -0.9, -0.9), 1 - 1e-7)  # paints red
+    blend(nets.ema_G_BA, (-0.9, -0.9, 0.9), 1 - 1e-7)  # paints blue
+    picture, _ = samples.draw((16, 16))
+    assert picture.shape == (6 * 16, 3 * 16, 3) and picture.dtype == np.uint8
+    rows = [picture[16 * row : 16 * row + 16] for row in range(6)]
+    for row, images in ((rows[0], data.validation_A), (rows[3], data.validation_B)):
+        assert np.array_equal(row, np.concatenate(list(images.numpy()), axis=1))
+    red, blue = (242, 13, 13), (13, 13, 242)
+    for row, colour in ((rows[1], red), (rows[2], blue), (rows[4], blue), (rows[5], red)):
+        assert np.abs(row.astype(int) - colour).max() <= 1
+
+
+def test_at_most_eight_columns_and_as_many_as_the_smaller_domain_has():
+    assert make(20, 12)[0].draw((16, 16))[0].shape[1] == 8 * 16
+    assert make(5, 2)[0].draw((16, 16))[0].shape[1] == 2 * 16
+
+
+def test_a_data_set_too_small_for_validation_shows_training_images():
+    samples, _, data = make(0, 0)
+    picture, _ = samples.draw((16, 16))
+    assert np.array_equal(picture[:16], np.concatenate(list(data.A[:8].numpy()), axis=1))
+
+
+def test_an_early_stage_is_drawn_at_its_size():
+    samples, _, data = make(3, 3, height=64)
+    picture, _ = samples.draw((32, 16))
+    assert picture.shape == (6 * 32, 3 * 16, 3)
+    halves = data.validation_A[0].float().reshape(32, 2, 16, 3).mean(1)  # rows averaged in twos
+    assert np.abs(picture[:32, :16] - halves.numpy()).max() <= 1
+
+
+def test_grey_images_are_drawn_grey():
+    picture, _ = make(3, 3, channels=1)[0].draw((16, 16))
+    assert picture.shape == (96, 48, 3)
+    assert np.array_equal(picture[..., 0], picture[..., 1]) and picture.std() > 30
+
+
+def test_copies_are_as_various_as_their_inputs_and_change_nothing():
+    _, measured = make(6, 6)[0].draw((16, 16))
+    assert measured == {
+        "A2B": (pytest.approx(1, abs=1e-5), pytest.approx(0, abs=1e-6)),
+        "B2A": (pytest.approx(1, abs=1e-5), pytest.approx(0, abs=1e-6)),
+    }
+
+
+def test_the_same_answer_to_everything_has_no_variety():
+    samples, nets, data = make(6, 6)
+    blend(nets.ema_G_AB, (0.9, -0.9, -0.9), 1 - 1e-7)
+    _, measured = samples.draw((16, 16))
+    variety, change = measured["A2B"]
+    assert variety < 1e-3
+    shown = data.validation("A", 8, (16, 16))
+    red = torch.tensor([0.9, -0.9, -0.9])[:, None, None]
+    assert change == pytest.approx((shown - red).abs().mean().item(), rel=1e-3)
+    assert measured["B2A"][0] == pytest.approx(1, abs=1e-5)
+
+
+def test_half_of_the_input_has_half_the_variety():
+    samples, nets, _ = make(6, 6)
+    blend(nets.ema_G_BA, (0, 0, 0), 0.5)
+    assert samples.draw((16, 16))[1]["B2A"][0] == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_single_validation_image_tells_no_variety_but_is_drawn():
+    """Ten images per domain leave one for validation: its spread is nothing, not a failure."""
+    picture, measured = make(1, 1)[0].draw((16, 16))
+    assert picture.shape == (96, 16, 3)
+    assert measured["A2B"][0] == 0 and measured["A2B"][1] == pytest.approx(0, abs=1e-6)
+
+
+def test_looking_changes_nothing():
+    samples, nets, _ = make(3, 3)
+    before, random = copy.deepcopy(nets.ema_G_AB.state_dict()), torch.get_rng_state()
+    first = samples.draw((16, 16))[0]
+    assert np.array_equal(samples.draw((16, 16))[0], first)
+    assert all(torch.equal(value, before[name]) for name, value in nets.ema_G_AB.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_tiles_lie_in_their_row_and_column():
+    rows = [np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3) + 50 * row for row in range(2)]
+    picture = tile(rows)
+    assert picture.shape == (8, 10, 3)
+    assert np.array_equal(picture[4:, 5:], rows[1][1]) and np.array_equal(picture[:4, 5:], rows[0][1])
