@@ -249,7 +249,7 @@ def test_impossible_networks_are_refused(changes, message):
 
 
 def switchable_by_hand(x, mean_logits, variance_logits, gain, bias):
-    """Luo et al. 2018, eq. 3 to 5, with a batch's own statistics, straight from the definitions over each set of axes."""
+    """Luo et al. 2018, eq. 3 to 5, with a batch's own statistics, straight from the definitions."""
     w, v = mean_logits.softmax(0), variance_logits.softmax(0)
     axes = ((2, 3), (1, 2, 3), (0, 2, 3))  # instance, layer, batch
     mean = sum(w[k] * x.mean(axis, keepdim=True) for k, axis in enumerate(axes))
