@@ -81,7 +81,7 @@ def test_everything_can_be_reached_and_used_by_keyboard(visit):
     focus_on(page, page.get_by_role("radio", name="Face 1"))
     page.keyboard.press("Space")
     expect(page.get_by_role("radio", name="Face 1")).to_be_checked()
-    focus_on(page, page.get_by_role("radio", name="Glasses"))
+    focus_on(page, page.get_by_role("radio", name="Glasses", exact=True))
     focus_on(page, page.get_by_role("radio", name="Remove glasses"))
     page.keyboard.press("Space")
     focus_on(page, page.get_by_role("button", name="Add steps"))
