@@ -97,7 +97,9 @@ def test_each_direction_has_its_own_generator(model):
         make_config(),
         make_config("anime", ("mtcnn", "square"), image_size=128, description="Größer, 日本", metrics={}, training={}),
         make_config(
-            "paper", generator=GeneratorConfig(filters=64, blocks=9, upsample="transposed"), template=Template(TEMPLATE.landmarks, 1.3)
+            "paper",
+            generator=GeneratorConfig(filters=64, blocks=9, upsample="transposed"),
+            template=Template(TEMPLATE.landmarks, 1.3),
         ),
     ],
     ids=lambda config: config.name,
