@@ -105,7 +105,7 @@ def campaign(
             measured, pictures = evaluate(model, sources[name], device)
             save_metrics(model, measured)
             # The terms of the photographs forbid to publish them: translations and reconstructions only.
-            save_png(model / GRID_FILE, panel(pictures, count=12, columns=4, inputs=False))
+            save_png(model / GRID_FILE, panel(pictures, count=4, columns=4, inputs=False))
         _ship(model, out / name)
 
 
