@@ -12,7 +12,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cyclegan.errors import BadCheckpointError, UnknownModelError
-from cyclegan.model import WEIGHTS_FILE, CycleGAN, ModelConfig, damaged_weights, foreign_weights, read_config
+from cyclegan.model import (
+    DIRECTIONS,
+    WEIGHTS_FILE,
+    CycleGAN,
+    ModelConfig,
+    damaged_weights,
+    foreign_weights,
+    read_config,
+)
 from cyclegan.networks import Generator, count_macs, count_parameters
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -39,7 +47,7 @@ class Entry:
 
 
 class Zoo:
-    """The models of one folder. A model that cannot be used is named in `problems` and never stops the others.
+    """The models of one folder, the best first. One that cannot be used is named in `problems` and stops no other.
 
     Reads configs and hashes at once and weights on first use; threads may share it.
     """
@@ -58,6 +66,7 @@ class Zoo:
                     self.entries[folder.name] = _read_entry(folder)
                 except BadCheckpointError as error:
                     self.problems[folder.name] = str(error)
+        self.entries = dict(sorted(self.entries.items(), key=lambda item: _rank(item[1])))
 
     def entry(self, name: str) -> Entry:
         """The entry of this name; raises UnknownModelError, or BadCheckpointError for a folder with a problem."""
@@ -132,6 +141,14 @@ def provenance(zoo: Zoo, chain: Sequence[tuple[str, str]]) -> dict[str, str]:
             for entry, (_, direction) in zip(entries, chain, strict=True)
         ),
     }
+
+
+def _rank(entry: Entry) -> tuple[float, str]:
+    """Sorts models by the worse direction's KID as a share of the identity copy's; those not measured last, by name."""
+    directions = (entry.config.metrics.get(direction) for direction in DIRECTIONS)
+    shares = [measured.get("kid_share") if isinstance(measured, dict) else None for measured in directions]
+    worst = max(share if isinstance(share, int | float) else float("inf") for share in shares)
+    return worst, entry.name
 
 
 def _read_entry(folder: Path) -> Entry:

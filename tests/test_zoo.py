@@ -23,7 +23,7 @@ PROBLEMS = {
     "half": 'The model "half" has no model.safetensors.',
     "misfit": 'The weights of the model "misfit" do not fit its config.json: they belong to another network.',
     "nameless": 'The model "nameless" has no config.json.',
-    "odd": 'The config.json of the model "odd" is not ours: filters, blocks, stem and channels must be whole numbers.',
+    "odd": 'The config.json of the model "odd" is not ours: filters, blocks, stem, kernel and channels must be whole numbers.',
     "torn": 'The config.json of the model "torn" cannot be read.',
 }
 
@@ -217,3 +217,20 @@ def test_the_glasses_model_loads_with_sound_weights():
     model = Zoo().load("glasses")
     assert all(weight.isfinite().all() for weight in model.parameters())
     assert model.config.domains["A"].faces == model.config.domains["B"].faces == "mtcnn"
+
+
+def test_the_best_model_comes_first_and_unmeasured_ones_last(tmp_path):
+    """By the worse direction; the first is what the page offers."""
+
+    def measured(there: float | None, back: float | None) -> dict:
+        return {"A2B": {"kid_share": there}, "B2A": {"kid_share": back}}
+
+    for name, metrics in {
+        "plain": {},
+        "uneven": measured(0.01, 0.9),
+        "good": measured(0.2, 0.3),
+        "odd": {"A2B": "no figures", "flip_rate": 1},
+        "half": measured(0.1, None),
+    }.items():
+        make_model(make_config(name, metrics=metrics)).save_pretrained(tmp_path / name)
+    assert list(Zoo(tmp_path).entries) == ["good", "uneven", "half", "odd", "plain"]
