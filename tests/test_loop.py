@@ -7,23 +7,31 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers import blend, make_config, make_model
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_fixtures import ABOUT, ROOT, one_thread, tiny_config, write_domains, write_noise  # noqa: F401
 
 from cyclegan.images import load_image, to_tensor
 from cyclegan.model import CycleGAN
+from cyclegan.networks import GeneratorConfig, InstanceNorm
 from train import loop, losses
-from train.data import load_folder
+from train.config import DiscriminatorConfig
+from train.data import Pairs, load_part
 from train.errors import TrainingError
-from train.loop import Networks, Step, fit
+from train.log import read_log
+from train.loop import fit, start_from
 from train.prepare import TEMPLATES, Geometry
+from train.step import DiscriminatorStep, GeneratorStep, Networks
 
 NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
 LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
@@ -74,14 +82,14 @@ def assert_same_training(run: Path, other: Path):
 
 def interrupt_after(patch: pytest.MonkeyPatch, steps: int) -> None:
     """Press Ctrl-C in the middle of the step that follows."""
-    generators, taken = Step.generators, itertools.count()
+    average, taken = Networks.average, itertools.count()
 
     def interrupted(self, *args):
         if next(taken) == steps:
             raise KeyboardInterrupt
-        return generators(self, *args)
+        average(self, *args)
 
-    patch.setattr(Step, "generators", interrupted)
+    patch.setattr(Networks, "average", interrupted)
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
@@ -93,6 +101,19 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def losses_of(run: Path) -> list[tuple[int, str, float]]:
+    """What the table says, without the clock."""
+    return [(int(row["pairs"]), row["loss"], float(row["value"])) for row in read_log(run)]
+
+
+def logged(run: Path) -> dict[str, list[int]]:
+    """At how many pairs each loss was logged."""
+    found: dict[str, list[int]] = {}
+    for pairs, name, _ in losses_of(run):
+        found.setdefault(name, []).append(pairs)
+    return found
+
+
 def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
     return {path.name: Image.open(path).size for path in sorted((run / "samples").iterdir())}
 
@@ -102,15 +123,21 @@ def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
 
 def test_the_state_holds_everything_that_moves(finished):
     state = state_of(finished)
-    assert set(state) == NETWORKS | {"optimizer_G", "optimizer_D", "buffer_A", "buffer_B", "buffer_rng"} | {
+    assert set(state) == NETWORKS | {
+        "optimizer_G",
+        "optimizer_D",
+        "processes",
         "pairs",
+        "steps",
         "seconds",
+        "liveliness",
         "config",
     }
-    assert state["pairs"] == 24
+    assert (state["pairs"], state["steps"]) == (24, 12) and state["liveliness"] > 0
     assert state["config"] == tiny_config().to_json()
-    assert len(state["buffer_A"]["images"]) == len(state["buffer_B"]["images"]) == 4
-    assert not torch.equal(state["buffer_rng"], torch.Generator().manual_seed(0).get_state())
+    (own,) = state["processes"]
+    assert len(own["buffer_A"]["images"]) == len(own["buffer_B"]["images"]) == 4
+    assert not torch.equal(own["random"]["buffer"], torch.Generator().manual_seed(0).get_state())
     assert {int(each["step"]) for each in state["optimizer_G"]["state"].values()} == {12}
     for name in ("G_AB", "G_BA"):  # the average lags behind
         current, average = state[name]["head.0.weight"], state[f"ema_{name}"]["head.0.weight"]
@@ -122,7 +149,7 @@ def test_the_snapshot_is_the_averaged_generators_in_half_precision(finished):
     for name in ("G_AB", "G_BA"):
         wanted = {key: value.half().float() for key, value in state[f"ema_{name}"].items()}
         assert_same(dict(getattr(model, name).state_dict()), wanted, name)
-    assert {path.name for path in (finished / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (finished / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_the_snapshot_says_what_it_is(finished):
@@ -134,7 +161,8 @@ def test_the_snapshot_says_what_it_is(finished):
     }
     assert config.directions == {"A2B": "Light up", "B2A": "Dim"}
     assert (config.image_size, config.generator) == (16, tiny_config().generator)
-    assert config.training["pairs"] == 24 and config.training["recipe"] == tiny_config().to_json()
+    hours = config.training.pop("hours")
+    assert config.training == {"recipe": tiny_config().to_json(), "pairs": 24} and 0 <= hours < 0.1
 
 
 def test_the_snapshot_keeps_the_geometry_of_the_crops(data, tmp_path):
@@ -193,14 +221,16 @@ def test_tensorboard_has_every_loss_and_the_grids(finished):
 @pytest.mark.parametrize(("log_every", "steps"), [(4, [4, 8, 12]), (3, [4, 6, 10, 12]), (1, [2, 4, 6, 8, 10, 12])])
 def test_logged_losses_are_means_over_the_steps_since_the_last_line(data, tmp_path, monkeypatch, log_every, steps):
     values = itertools.count(0)  # cycle_A and cycle_B in turn: 0, 1, 2, 3, ...
-    monkeypatch.setattr(losses, "cycle", lambda rec, real: rec.float().mean() * 0 + next(values))
-    config = tiny_config(pairs=12, log_every=log_every, save_every=100, cycle=0.0)
+    monkeypatch.setattr(losses, "cycle", lambda rec, real, size: rec.float().mean() * 0 + next(values))
+    config = tiny_config(pairs=12, log_every=log_every, save_every=100)
     fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
     expected, done = {}, 0
     for pairs in steps:
         expected[pairs] = np.mean([2 * step for step in range(done, pairs // 2)])
         done = pairs // 2
     assert scalars(tmp_path / "run")["cycle_A"] == expected
+    table = [row for row in read_log(tmp_path / "run") if row["loss"] == "cycle_A"]
+    assert {int(row["pairs"]): float(row["value"]) for row in table} == expected
 
 
 # Going on. ----------------------------------------------------------------------------------------------------------
@@ -217,16 +247,76 @@ def test_interrupted_and_continued_is_the_same_training(data, finished, tmp_path
     torch.manual_seed(12345)  # nothing may hang on what the process drew before
     fit(tiny_config(), data, run, run / "model", ABOUT)
     assert_same_training(run, finished)
+    assert losses_of(run) == losses_of(finished)
     weights = Path("model", "model.safetensors")
     assert (run / weights).read_bytes() == (finished / weights).read_bytes()
     assert sample_sizes(run) == sample_sizes(finished)
+
+
+SETTINGS = {
+    "rmsprop": {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
+    "mask": {"generator": GeneratorConfig(filters=4, blocks=1, mask=True), "mask_area": 0.6},
+    "alternate epochs": {"alternate": True},
+    "discriminator steps": {"discriminator_steps": 3, "lr_ratio": 2.0},
+    "identity by chance": {"identity_chance": 0.5},
+    "unfreeze": {"unfreeze": 2},
+    "dropout and switchable norm": {
+        "generator": GeneratorConfig(filters=4, blocks=1, norm="switchable", dropout=0.5),
+    },
+    "lazy gradient penalty": {"r1": 1.0, "pairs": 40},
+    "noise": {"noise": 0.3},
+    "accumulate": {"batch": 4, "accumulate": 2, "pairs": 48},
+    "batch norm": {"discriminator": DiscriminatorConfig(filters=4, layers=2, norm="batch", coarse=True)},
+    "stages, jitter, width": {
+        "stages": ((32, 0.0), (48, 0.5)),
+        "aspect": 0.5,
+        "enlarge": 1.2,
+        "discriminator": DiscriminatorConfig(filters=4, layers=2),
+    },
+    "epochs": {"epochs": 4, "start_epoch": 0.5},
+    "grey, scales, sigmoid": {
+        "generator": GeneratorConfig(filters=4, blocks=1, channels=1),
+        "discriminator": DiscriminatorConfig(filters=4, layers=1, scales=2, sigmoid=True, channels=1),
+        "adversarial": "absolute",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_with_any_setting_interrupted_and_continued_is_the_same_training(tmp_path, monkeypatch, changes):
+    """Six images a domain: turns of an epoch end in the middle, and the state lies within one."""
+    data, config = write_domains(tmp_path / "data", 6), tiny_config(**changes)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    fit(config, data, whole, whole / "model", ABOUT)
+    steps = 13 if config.r1 else 7  # so that the penalty, every 16 steps, comes after the interruption
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, steps)
+        fit(config, data, halves, halves / "model", ABOUT)
+    saved = state_of(halves)["pairs"]
+    assert 0 < saved <= steps * config.batch
+    torch.manual_seed(12345)
+    fit(config, data, halves, halves / "model", ABOUT)
+    assert state_of(halves)["pairs"] > saved
+    assert_same_training(whole, halves)
+    assert losses_of(whole) == losses_of(halves)
+
+
+def test_how_often_it_saves_changes_nothing(tmp_path):
+    """Nor do samples and snapshots draw from the random numbers of dropout and noise."""
+    data = write_domains(tmp_path / "data", 6)
+    for name, every in (("often", 2), ("once", 1000)):
+        config = tiny_config(noise=0.3, save_every=every, generator=GeneratorConfig(filters=4, blocks=1, dropout=0.5))
+        fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
+    often, once = state_of(tmp_path / "often"), state_of(tmp_path / "once")
+    for name in NETWORKS | {"processes", "optimizer_G"}:
+        assert_same(often[name], once[name], name)
 
 
 def test_tensorboard_shows_steps_that_were_done_again_once(data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 7)
-        patch.setattr(losses, "cycle", lambda rec, real: (rec.float() - real).mean() * 0)
+        patch.setattr(losses, "cycle", lambda rec, real, size: (rec.float() - real).mean() * 0)
         fit(tiny_config(), data, run, run / "model", ABOUT)
     (events,) = run.glob("events*")
     events.rename(run / "events.out.tfevents.1000000000.first")  # files are read by time, which is whole seconds
@@ -276,9 +366,11 @@ def test_killed_while_it_writes_its_state_and_started_again(data, finished, tmp_
     fit(tiny_config(), data, run, run / "model", ABOUT)
     assert_same_training(run, finished)
     assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
-        "state.pt",
+        "losses.csv",
+        "losses.png",
         "model",
         "samples",
+        "state.pt",
     }
 
 
@@ -299,7 +391,7 @@ def test_a_finished_training_can_be_lengthened(data, tmp_path):
 
 def test_training_by_the_clock(data, tmp_path, monkeypatch):
     now = itertools.count(0, 60)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     run = tmp_path / "run"
     fit(tiny_config(hours=0.1, pairs=2), data, run, run / "model", ABOUT)  # six minutes, a step a minute
     assert (state_of(run)["pairs"], state_of(run)["seconds"]) == (12, 360)
@@ -432,8 +524,8 @@ def test_missing_data_leaves_no_run_behind(tmp_path):
 
 def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
     data = write_domains(tmp_path, side=32)
-    sizes, generators = [], Step.generators
-    monkeypatch.setattr(Step, "generators", lambda s, *args: sizes.append(args[0].shape[2:]) or generators(s, *args))
+    sizes, forward = [], GeneratorStep.forward
+    monkeypatch.setattr(GeneratorStep, "forward", lambda s, *args: sizes.append(args[0].shape[2:]) or forward(s, *args))
     run = tmp_path / "run"
     fit(tiny_config(stages=((16, 0.0), (32, 0.5))), data, run, run / "model", ABOUT)
     assert sizes == [(16, 16)] * 6 + [(32, 32)] * 6
@@ -442,7 +534,7 @@ def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
         "00000016.png": (96, 192),
         "00000024.png": (96, 192),
     }
-    assert state_of(run)["buffer_A"]["images"][0].shape == (3, 32, 32)
+    assert state_of(run)["processes"][0]["buffer_A"]["images"][0].shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(("steps", "size"), [(5, 16), (9, 32)])
@@ -454,85 +546,10 @@ def test_a_model_is_served_at_the_size_it_has_been_trained_at_so_far(tmp_path, m
     assert CycleGAN.from_pretrained(run / "model").config.image_size == size
 
 
-def one_step(identity_weight: float, **changes):
-    config = tiny_config(**changes)
-    torch.manual_seed(0)
-    nets = Networks.build(config, torch.device("cpu"))
-    work = []
-    for network in (nets.G_AB, nets.G_BA):
-        network.register_forward_hook(lambda _, __, output: work.append(len(output)))
-    real_A, real_B = torch.rand(2, 2, 3, 16, 16) * 2 - 1
-    total, parts, fake_A, fake_B = Step(config, nets, torch.device("cpu")).generators(real_A, real_B, identity_weight)
-    return total, parts, sum(work), nets
-
-
-def test_the_generators_total_is_the_weighted_sum_of_the_paper():
-    total, parts, _, _ = one_step(identity_weight=5.0, cycle=10.0)
-    assert set(parts) == LOSSES - {"D_A", "D_B"}
-    value = {name: part.item() for name, part in parts.items()}
-    assert total.item() == pytest.approx(
-        value["adversarial_AB"]
-        + value["adversarial_BA"]
-        + 10 * (value["cycle_A"] + value["cycle_B"])
-        + 5 * (value["identity_A"] + value["identity_B"])
-    )
-    assert min(value.values()) > 0 and not any(part.requires_grad for part in parts.values())
-
-
-def test_no_identity_weight_no_identity_work():
-    total, parts, images, _ = one_step(identity_weight=0.0)
-    assert images == 4 * 2 and one_step(identity_weight=1.0)[2] == 6 * 2
-    assert parts["identity_A"] == parts["identity_B"] == 0
-    with_identity, others, _, _ = one_step(identity_weight=1.0)
-    identity = others["identity_A"] + others["identity_B"]
-    assert with_identity.item() == pytest.approx((total + identity).item())
-
-
-def test_the_generators_step_moves_generators_only():
-    total, _, _, nets = one_step(identity_weight=1.0)
-    total.backward()
-    for network in (nets.G_AB, nets.G_BA):
-        assert all(weight.grad is not None for weight in network.parameters())
-    for network in (nets.D_A, nets.D_B):
-        assert all(weight.grad is None for weight in network.parameters())
-
-
-def test_each_discriminator_judges_its_own_domain():
-    """D_A tells A from G_BA(B): its loss depends on A's images, not on B's."""
-    config = tiny_config()
-    torch.manual_seed(0)
-    nets = Networks.build(config, torch.device("cpu"))
-    step = Step(config, nets, torch.device("cpu"))
-    real_A, real_B, fake_A, fake_B, other = torch.rand(5, 2, 3, 16, 16) * 2 - 1
-    nets.D_A.eval()  # eval: without the power iterations of spectral norm, which change the scores from call to call
-    nets.D_B.eval()
-    _, parts = step.discriminators(real_A, real_B, fake_A, fake_B)
-    for arguments, changed in (
-        ((other, real_B, fake_A, fake_B), "D_A"),
-        ((real_A, other, fake_A, fake_B), "D_B"),
-        ((real_A, real_B, other, fake_B), "D_A"),
-        ((real_A, real_B, fake_A, other), "D_B"),
-    ):
-        _, now = step.discriminators(*arguments)
-        assert {name for name in now if now[name] != parts[name]} == {changed}
-
-
 def test_no_average_means_the_snapshot_is_the_current_generators(data, tmp_path):
     fit(tiny_config(ema_halflife=0), data, tmp_path / "run", tmp_path / "model", ABOUT)
     state = state_of(tmp_path / "run")
     assert_same(dict(state["ema_G_AB"]), dict(state["G_AB"]))
-
-
-def test_the_average_halves_its_memory_per_half_life():
-    config = tiny_config(ema_halflife=8)
-    nets = Networks.build(config, torch.device("cpu"))
-    for weight in nets.G_AB.parameters():
-        weight.data.fill_(1.0)
-    for weight in nets.ema_G_AB.parameters():
-        weight.data.fill_(0.0)
-    for _ in range(4):  # four steps of two pairs: one half-life
-        nets.average(config, 1000)
-    assert all((weight - 0.5).abs().max() < 1e-6 for weight in nets.ema_G_AB.parameters())
 
 
 def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkeypatch):
@@ -551,17 +568,27 @@ def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkey
     assert all(np.isfinite(list(values.values())).all() for values in precise.values())
 
 
-def test_bfloat16_computes_in_bfloat16_and_float32_does_not():
-    def dtype_inside(precision: str) -> torch.dtype:
-        config = tiny_config(precision=precision)
-        nets = Networks.build(config, torch.device("cpu"))
-        seen = []
-        nets.G_AB.stem.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-        Step(config, nets, torch.device("cpu")).generators(*torch.zeros(2, 1, 3, 16, 16), 0.0)
-        return seen[0]
+@pytest.mark.parametrize("alternate", [False, True])
+@pytest.mark.parametrize(("precision", "inside"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_networks_train_in_the_precision_asked_for(tmp_path, monkeypatch, precision, inside, alternate):
+    data = write_domains(tmp_path, 4)
+    seen, forward = set(), InstanceNorm.forward
 
-    assert dtype_inside("bfloat16") == torch.bfloat16
-    assert dtype_inside("float32") == torch.float32
+    def watched(self, x):
+        if self.training and not x.is_meta:  # not the averaged ones, which draw, nor those that are only counted
+            seen.add(x.dtype)
+        return forward(self, x)
+
+    monkeypatch.setattr(InstanceNorm, "forward", watched)
+    config = tiny_config(pairs=16, precision=precision, alternate=alternate, discriminator_steps=2)
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert seen == {inside}
+
+
+def test_float16_is_said_to_need_cuda_and_trains_in_bfloat16(data, tmp_path, capsys):
+    fit(tiny_config(precision="float16", pairs=4), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert "float16 needs CUDA; training in bfloat16 instead.\n" in capsys.readouterr().err
+    assert state_of(tmp_path / "run")["pairs"] == 4
 
 
 def test_it_learns(tmp_path):
@@ -579,7 +606,7 @@ def test_it_learns(tmp_path):
         log_every=100,
         save_every=600,
     )
-    dark, bright = (to_tensor(load_folder(data / f"train{letter}", 16)[0]) for letter in "AB")
+    dark, bright = (to_tensor(load_part(data, f"train{letter}", 16, 16)[0]) for letter in "AB")
 
     def means(model: CycleGAN) -> tuple[float, float]:
         with torch.no_grad():

@@ -399,7 +399,8 @@ def write_snapshot(
         license=about.license,
         training=trained,
     )
-    model = CycleGAN(model_config)
-    model.G_AB.load_state_dict(nets.ema_G_AB.state_dict())
-    model.G_BA.load_state_dict(nets.ema_G_BA.state_dict())
+    with torch.device("meta"):  # drawing weights of its own would move the random numbers that training draws next
+        model = CycleGAN(model_config)
+    model.G_AB.load_state_dict(nets.ema_G_AB.state_dict(), assign=True)
+    model.G_BA.load_state_dict(nets.ema_G_BA.state_dict(), assign=True)
     model.save_pretrained(folder)
