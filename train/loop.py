@@ -380,7 +380,10 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
             f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
         )
     if len(state["processes"]) != processes:
-        raise TrainingError(f"{run} was started with {len(state['processes'])} processes, not {processes}.")
+        raise TrainingError(
+            f"{run} was started with {len(state['processes'])} processes, not {processes}. Start as many, or choose "
+            "another --run."
+        )
 
 
 def write_snapshot(
