@@ -19,17 +19,17 @@ import torch
 from helpers import blend, make_config, make_model
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_fixtures import ABOUT, ROOT, one_thread, tiny_config, write_domains, write_noise  # noqa: F401
+from train_fixtures import ABOUT, ROOT, one_thread, quick_plots, tiny_config, write_domains, write_noise  # noqa: F401
 
 from cyclegan.images import load_image, to_tensor
 from cyclegan.model import CycleGAN
-from cyclegan.networks import GeneratorConfig, InstanceNorm
+from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm
 from train import loop, losses
 from train.config import DiscriminatorConfig
 from train.data import Pairs, load_part
 from train.errors import TrainingError
 from train.log import read_log
-from train.loop import fit, start_from
+from train.loop import fit, in_colour, start_from
 from train.prepare import TEMPLATES, Geometry
 from train.step import DiscriminatorStep, GeneratorStep, Networks
 
@@ -37,7 +37,7 @@ NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
 LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # first, so that what is compared was computed alike
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_plots")  # the first, so that what is compared was computed alike
 
 
 @pytest.fixture(scope="module")
@@ -334,37 +334,43 @@ def test_without_the_state_it_would_be_another_training(data, finished, tmp_path
         assert_same_training(tmp_path / "run", finished)
 
 
-def test_killed_while_it_writes_its_state_and_started_again(data, finished, tmp_path):
+@pytest.mark.parametrize("what", ["state", "model"])
+def test_killed_while_it_writes_and_started_again(data, finished, tmp_path, what):
+    """With kill -9, in the middle of a file of the second save."""
     run = tmp_path / "run"
     dying = """
         import itertools, os, signal, sys, torch
         from pathlib import Path
         from train_fixtures import ABOUT, tiny_config
+        import cyclegan.model
         from train.loop import fit
 
-        save, calls = torch.save, itertools.count(1)
+        module, name = {"state": (torch, "save"), "model": (cyclegan.model, "save_file")}[sys.argv[3]]
+        save, calls = getattr(module, name), itertools.count(1)
 
-        def killed_half_way(state, path):
-            save(state, path)
+        def killed_half_way(content, path, **options):
+            save(content, path, **options)
             if next(calls) == 2:
                 os.truncate(path, path.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        torch.save = killed_half_way
+        setattr(module, name, killed_half_way)
         torch.set_num_threads(1)
-        data, run = map(Path, sys.argv[1:])
+        data, run = map(Path, sys.argv[1:3])
         fit(tiny_config(), data, run, run / "model", ABOUT)
     """
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(dying), data, run],
+        [sys.executable, "-c", textwrap.dedent(dying), data, run, what],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         capture_output=True,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
-    assert state_of(run)["pairs"] == 8
-    CycleGAN.from_pretrained(run / "model")
+    assert state_of(run)["pairs"] == {"state": 8, "model": 16}[what]
+    assert CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 8
     fit(tiny_config(), data, run, run / "model", ABOUT)
     assert_same_training(run, finished)
+    assert losses_of(run) == losses_of(finished)
+    assert {path.name for path in (run / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
         "losses.csv",
         "losses.png",
@@ -513,6 +519,56 @@ def test_a_full_disk_for_the_model_or_the_samples(data, tmp_path, monkeypatch, w
     assert state_of(run)["pairs"] == 8
 
 
+def test_a_collapse_is_noticed_and_the_last_good_state_survives(data, tmp_path, monkeypatch):
+    """From the fifth step on G_AB gives the same picture whatever it sees."""
+    run = tmp_path / "run"
+    average, taken = Networks.average, itertools.count(1)
+
+    def collapsing(self, *args):
+        average(self, *args)
+        if next(taken) >= 5:
+            self.ema_G_AB.head[0].weight.data.zero_()
+
+    monkeypatch.setattr(Networks, "average", collapsing)
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    message = str(caught.value)
+    assert message.startswith("The training has collapsed: after 16 pairs all translations A2B look alike (variety 0.0")
+    assert f"{run} keeps the last good state." in message
+    assert state_of(run)["pairs"] == CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 8
+
+
+def test_a_collapse_is_still_known_after_an_interruption(data, tmp_path, monkeypatch):
+    """What counts is the variety that there once was, and that was before."""
+    run = tmp_path / "run"
+    fit(tiny_config(pairs=8), data, run, run / "model", ABOUT)
+    monkeypatch.setattr(Networks, "average", lambda self, *_: self.ema_G_BA.head[0].weight.data.zero_())
+    with pytest.raises(TrainingError, match="after 16 pairs all translations B2A look alike"):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+
+
+def test_copying_is_said_but_not_stopped(data, tmp_path, capsys):
+    """A mask that is closed at the start, and a training too short to open it."""
+    config = tiny_config(generator=GeneratorConfig(filters=4, blocks=1, mask=True), lr=1e-9)
+    model = make_model(replace(make_config(image_size=16), generator=config.generator))
+    blend(model.G_AB)
+    blend(model.G_BA)
+    model.save_pretrained(tmp_path / "copying")
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT, init=tmp_path / "copying")
+    error = capsys.readouterr().err
+    for direction in ("A2B", "B2A"):
+        assert error.count(f"Translations {direction} hardly differ from their inputs (by 0.0000).") == 3  # per save
+
+
+def test_too_large_for_the_memory(data, tmp_path, monkeypatch):
+    def allocate(self, *_):
+        torch.empty(2**50)
+
+    monkeypatch.setattr(DiscriminatorStep, "forward", allocate)
+    with pytest.raises(TrainingError, match="^Memory ran out at a batch of 2 and 16 pixels. Lower --batch"):
+        fit(tiny_config(), data, tmp_path / "run", tmp_path / "model", ABOUT)
+
+
 def test_missing_data_leaves_no_run_behind(tmp_path):
     with pytest.raises(TrainingError, match="There is no folder"):
         fit(tiny_config(), tmp_path / "nowhere", tmp_path / "run", tmp_path / "model", ABOUT)
@@ -589,6 +645,210 @@ def test_float16_is_said_to_need_cuda_and_trains_in_bfloat16(data, tmp_path, cap
     fit(tiny_config(precision="float16", pairs=4), data, tmp_path / "run", tmp_path / "model", ABOUT)
     assert "float16 needs CUDA; training in bfloat16 instead.\n" in capsys.readouterr().err
     assert state_of(tmp_path / "run")["pairs"] == 4
+
+
+@pytest.fixture
+def six(tmp_path) -> Path:
+    """Six images a domain: an epoch of three steps."""
+    return write_domains(tmp_path / "data", 6)
+
+
+def test_a_pack_trains_as_its_folder_does(six, tmp_path):
+    geometry = Geometry(16, TEMPLATES["portrait"], ("mtcnn", "square"))
+    (six / "prepare.json").write_text(json.dumps(geometry.to_json()))
+    pack = tmp_path / "crops.tar"
+    with tarfile.open(pack, "w") as archive:
+        for path in sorted(six.iterdir()):
+            archive.add(path, path.name)
+    for name, source in (("folder", six), ("pack", pack)):
+        fit(tiny_config(pairs=8), source, tmp_path / name, tmp_path / name / "model", ABOUT)
+    assert_same_training(tmp_path / "folder", tmp_path / "pack")
+    config = CycleGAN.from_pretrained(tmp_path / "pack" / "model").config
+    assert config.template == TEMPLATES["portrait"] and config.domains["B"].faces == "square"
+
+
+def test_lengths_in_epochs_are_passes_through_the_larger_domain(tmp_path):
+    data = tmp_path / "data"
+    write_noise(data / "trainA", 4)
+    write_noise(data / "trainB", 6, seed=2)
+    for name, changes, pairs in (("two", {}, 12), ("late", {"start_epoch": 1.0}, 6)):
+        fit(tiny_config(epochs=2, **changes), data, tmp_path / name, tmp_path / name / "model", ABOUT)
+        assert state_of(tmp_path / name)["pairs"] == pairs
+
+
+def test_generators_and_discriminators_can_take_turns_of_an_epoch(six, tmp_path):
+    fit(tiny_config(alternate=True, pairs=18, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    found, turns = logged(tmp_path / "run"), ([2, 4, 6, 14, 16, 18], [8, 10, 12])
+    assert found["D_A"] == found["D_B"] == turns[1]
+    assert {tuple(found[name]) for name in found if not name.startswith("D_")} == {tuple(turns[0])}
+    state = state_of(tmp_path / "run")
+    steps = [{int(each["step"]) for each in state[f"optimizer_{half}"]["state"].values()} for half in "GD"]
+    assert steps == [{6}, {3}]
+
+
+def test_discriminators_can_take_several_steps_each_on_images_of_its_own(six, tmp_path, monkeypatch):
+    starts, batch = [], Pairs.batch
+    monkeypatch.setattr(Pairs, "batch", lambda self, start, *args: starts.append(start) or batch(self, start, *args))
+    config = tiny_config(discriminator_steps=3, pairs=4)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert starts == [0, 2, 4, 2, 4, 6]
+    state = state_of(tmp_path / "run")
+    assert [int(state[f"optimizer_{half}"]["state"][0]["step"]) for half in "GD"] == [2, 6]
+
+
+def test_decoder_layers_are_freed_one_after_the_other(six, tmp_path):
+    """In twelve steps and four parts: none for three steps, then the head, then each layer before it."""
+    config = tiny_config(unfreeze=1)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    nets = Networks.build(config, torch.device("cpu"))
+    optimizer = state_of(tmp_path / "run")["optimizer_G"]["state"]
+    names = [f"{G}.{name}" for G in ("G_AB", "G_BA") for name, _ in getattr(nets, G).named_parameters()]
+    steps = {name: int(optimizer[index]["step"]) for index, name in enumerate(names)}
+    for G in ("G_AB", "G_BA"):
+        assert [steps[f"{G}.{layer}.weight"] for layer in ("up.0.1", "up.1.1", "head.0")] == [3, 6, 9]
+        assert steps[f"{G}.stem.1.weight"] == steps[f"{G}.body.0.layers.0.weight"] == 12
+
+
+@pytest.mark.parametrize(("chance", "identity"), [(0.0, 0), (1.0, 12), (0.5, None)])
+def test_per_step_only_one_of_cycle_and_identity_loss(six, tmp_path, chance, identity):
+    fit(tiny_config(identity_chance=chance, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    found = logged(tmp_path / "run")
+    cycles, identities = found.get("cycle_A", []), found.get("identity_B", [])
+    assert sorted(cycles + identities) == list(range(2, 26, 2))
+    if identity is None:
+        assert 2 <= len(identities) <= 10
+    else:
+        assert len(identities) == identity
+
+
+def test_the_gradient_penalty_is_lazy(six, tmp_path):
+    fit(tiny_config(r1=1.0, pairs=40, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert logged(tmp_path / "run")["r1_A"] == [2, 34]  # the first step and the seventeenth
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_step_sizes_of_both_halves_follow_the_schedule(six, tmp_path, monkeypatch, optimizer):
+    rates, kind = [], {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[optimizer]
+    step = kind.step
+    monkeypatch.setattr(kind, "step", lambda s, *args: rates.append(s.param_groups[0]["lr"]) or step(s, *args))
+    config = tiny_config(optimizer=optimizer, lr=0.01, lr_ratio=4.0, decay_from=0.5, pairs=8)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert rates == pytest.approx([0.01, 0.04, 0.01, 0.04, 0.01, 0.04, 0.005, 0.02])
+
+
+def first_gradients(monkeypatch, data: Path, run: Path, config) -> list[torch.Tensor]:
+    """What the optimisers of generators and discriminators get in their first step."""
+    found, step = [], torch.optim.Adam.step
+
+    def watched(self, *args, **kwargs):
+        found.append([weight.grad.clone() for group in self.param_groups for weight in group["params"]])
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", watched)
+        fit(config, data, run, run / "model", ABOUT)
+    assert len(found) == 2 * config.pairs // config.batch  # one step per batch, however many parts it has
+    return found[0] + found[1]
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(six, tmp_path, monkeypatch):
+    """Where images do not see each other: without batch statistics, and with as many power iterations.
+
+    The absolute tolerance is for biases before a norm, whose gradients are rounding errors.
+    """
+    config = tiny_config(
+        generator=GeneratorConfig(filters=4, blocks=1, mask=True),
+        discriminator=DiscriminatorConfig(filters=4, layers=2),
+        batch=4,
+        pairs=8,
+    )
+    whole = first_gradients(monkeypatch, six, tmp_path / "whole", config)
+    for count in (2, 4):
+        parts = first_gradients(monkeypatch, six, tmp_path / f"{count}", replace(config, accumulate=count))
+        for one, other in zip(whole, parts, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+    halves = first_gradients(monkeypatch, six, tmp_path / "halves", replace(config, batch=2, pairs=4))
+    assert not all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in zip(whole, halves, strict=True))
+
+
+def test_images_need_not_be_square(tmp_path):
+    data, run = write_domains(tmp_path / "data", 6, 32), tmp_path / "run"
+    fit(tiny_config(stages=((32, 0.0),), aspect=0.5, pairs=8), data, run, run / "model", ABOUT)
+    assert sample_sizes(run) == {"00000008.png": (6 * 16, 6 * 32)}
+
+
+# Grey images. -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, mask):
+    grey = Generator(GeneratorConfig(filters=4, blocks=1, stem=stem, mask=mask, channels=1)).eval()
+    with torch.no_grad():
+        grey.head[0].weight.mul_(50)
+    coloured = in_colour(grey).eval()
+    assert coloured.config == replace(grey.config, channels=3)
+    x = torch.rand(2, 3, 16, 20) * 2 - 1
+    luma = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    with torch.no_grad():
+        paint, alpha = grey.paint(luma)
+        rgb, same_alpha = coloured.paint(x)
+        assert torch.allclose(rgb, paint.expand(-1, 3, -1, -1), atol=1e-4) and rgb.std() > 0.1
+        assert torch.allclose(alpha, same_alpha, atol=1e-4) if mask else same_alpha is None
+        assert torch.allclose(coloured(luma.expand_as(x)), grey(luma).expand_as(x), atol=1e-4)
+
+
+def test_a_generator_in_colour_stays_itself():
+    generator = Generator(GeneratorConfig(filters=2, blocks=0))
+    assert in_colour(generator) is generator
+
+
+def test_a_training_on_grey_images_gives_a_model_that_the_app_can_serve(six, tmp_path):
+    config = tiny_config(
+        generator=GeneratorConfig(filters=4, blocks=1, channels=1),
+        discriminator=DiscriminatorConfig(filters=4, layers=2, channels=1),
+        pairs=8,
+    )
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    y = CycleGAN.from_pretrained(tmp_path / "model").translate(torch.rand(1, 3, 16, 16), "A2B")
+    assert y.shape == (1, 3, 16, 16) and torch.allclose(y[:, 0], y[:, 2], atol=1e-6)
+
+
+# Starting from a model. ---------------------------------------------------------------------------------------------
+
+
+def test_a_start_takes_for_each_domain_the_generator_that_changes_it_less(six):
+    """The model paints red from A to B and copies from B to A: both start as the copy."""
+    config = tiny_config(generator=GeneratorConfig(filters=2, blocks=1, mask=True))
+    model = make_model(replace(make_config(image_size=16), generator=config.generator))
+    blend(model.G_AB, (0.9, -0.9, -0.9), 0.5)
+    blend(model.G_BA)
+    nets = Networks.build(config, torch.device("cpu"))
+    start_from(nets, model, Pairs.load(six, 16, 16, 3, 0, 0, torch.device("cpu")), Path("model"))
+    for generator in (nets.G_AB, nets.G_BA, nets.ema_G_AB, nets.ema_G_BA):
+        assert_same(dict(generator.state_dict()), dict(model.G_BA.state_dict()))
+
+
+def test_a_training_says_what_it_started_from(six, finished, tmp_path):
+    fit(tiny_config(pairs=2), six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    assert CycleGAN.from_pretrained(tmp_path / "model").config.training["started_from"] == "model"
+
+
+def test_a_model_of_another_shape_is_no_start(six, finished, tmp_path):
+    config = tiny_config(generator=GeneratorConfig(filters=8, blocks=1))
+    with pytest.raises(TrainingError) as caught:
+        fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    assert str(caught.value) == (
+        f"The generators of {finished / 'model'} have another shape than this recipe's. Start without --init."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_state_of_an_earlier_version_is_refused(six, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save({"pairs": 12, "config": tiny_config().to_json()}, tmp_path / "run" / "state.pt")
+    with pytest.raises(TrainingError, match="is of an earlier version. Choose another --run and --init"):
+        fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT)
 
 
 def test_it_learns(tmp_path):

@@ -43,7 +43,8 @@ WATCHED = """
 
     def watched_average(self, *arguments):
         average(self, *arguments)
-        weights.update({name: {k: v.clone() for k, v in net.state_dict().items()} for name, net in self.named().items()})
+        for name, network in self.named().items():
+            weights[name] = {key: value.clone() for key, value in network.state_dict().items()}
 
     Pairs.batch, Networks.average = watched_batch, watched_average
     code = main(sys.argv[2:])
