@@ -37,7 +37,8 @@ NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
 LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_plots")  # the first, so that what is compared was computed alike
+# The first so that what is compared was computed alike.
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_plots")
 
 
 @pytest.fixture(scope="module")
