@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import blend, copy_model, make_config, make_model
-from train_fixtures import ABOUT, one_thread, tiny_config, write_domains  # noqa: F401
+from train_fixtures import ABOUT, one_thread, quick_plots, tiny_config, write_domains  # noqa: F401
 
 from cyclegan.images import to_tensor
 from cyclegan.model import CycleGAN
 from cyclegan.networks import GeneratorConfig
+from train.config import DiscriminatorConfig
 from train.data import load_part
 from train.distill import Teacher, check_student
 from train.errors import TrainingError
 from train.loop import fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_plots")
 
 RED, BLUE = (0.9, -0.9, -0.9), (-0.9, -0.9, 0.9)
 
@@ -79,6 +80,13 @@ def test_a_student_too_large_to_be_served_live_is_refused(teacher):
     # At the size it serves: the same one on quarter the side has a sixteenth of the work.
     with pytest.raises(TrainingError, match="nothing is won"):
         check_student(replace(large, stages=((32, 0.0),)), teacher)
+
+
+def test_a_student_of_grey_images_is_refused(teacher):
+    grey = {"channels": 1}
+    generator = GeneratorConfig(filters=4, blocks=1, **grey)
+    with pytest.raises(TrainingError, match="^A student works in colour, as its teacher does. Leave out --channels.$"):
+        check_student(student(generator=generator, discriminator=DiscriminatorConfig(layers=2, **grey)), teacher)
 
 
 def test_a_teacher_that_is_not_there():

@@ -1,41 +1,44 @@
 """`train.loop`: trainings of a second at 16 pixels, watched from outside."""
 
-import ast
 import errno
 import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tarfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers import blend, make_config, make_model
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_fixtures import ABOUT, ROOT, one_thread, tiny_config, write_domains, write_noise  # noqa: F401
+from train_fixtures import ABOUT, ROOT, one_thread, quick_plots, tiny_config, write_domains, write_noise  # noqa: F401
 
 from cyclegan.images import load_image, to_tensor
 from cyclegan.model import CycleGAN
-from cyclegan.networks import GeneratorConfig
+from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm
 from train import loop, losses
 from train.config import DiscriminatorConfig
-from train.crops import write_pack
 from train.data import Pairs, load_part
 from train.errors import TrainingError
-from train.loop import fit
+from train.log import read_log
+from train.loop import fit, in_colour
 from train.prepare import TEMPLATES, Geometry
-from train.step import GeneratorStep, Networks
+from train.step import DiscriminatorStep, GeneratorStep, Networks
 
 NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
 LOSSES = {"adversarial_AB", "adversarial_BA", "cycle_A", "cycle_B", "identity_A", "identity_B", "D_A", "D_B"}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # first, so that what is compared was computed alike
+# The first so that what is compared was computed alike.
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_plots")
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +83,14 @@ def assert_same_training(run: Path, other: Path):
 
 def interrupt_after(patch: pytest.MonkeyPatch, steps: int) -> None:
     """Press Ctrl-C in the middle of the step that follows."""
-    forward, taken = GeneratorStep.forward, itertools.count()
+    average, taken = Networks.average, itertools.count()
 
     def interrupted(self, *args):
         if next(taken) == steps:
             raise KeyboardInterrupt
-        return forward(self, *args)
+        average(self, *args)
 
-    patch.setattr(GeneratorStep, "forward", interrupted)
+    patch.setattr(Networks, "average", interrupted)
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
@@ -99,6 +102,19 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def losses_of(run: Path) -> list[tuple[int, str, float]]:
+    """What the table says, without the clock."""
+    return [(int(row["pairs"]), row["loss"], float(row["value"])) for row in read_log(run)]
+
+
+def logged(run: Path) -> dict[str, list[int]]:
+    """At how many pairs each loss was logged."""
+    found: dict[str, list[int]] = {}
+    for pairs, name, _ in losses_of(run):
+        found.setdefault(name, []).append(pairs)
+    return found
+
+
 def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
     return {path.name: Image.open(path).size for path in sorted((run / "samples").iterdir())}
 
@@ -108,16 +124,19 @@ def sample_sizes(run: Path) -> dict[str, tuple[int, int]]:
 
 def test_the_state_holds_everything_that_moves(finished):
     state = state_of(finished)
-    assert set(state) == NETWORKS | {"optimizer_G", "optimizer_D", "processes", "config"} | {
+    assert set(state) == NETWORKS | {
+        "optimizer_G",
+        "optimizer_D",
+        "processes",
         "pairs",
         "steps",
         "seconds",
         "liveliness",
+        "config",
     }
     assert (state["pairs"], state["steps"]) == (24, 12) and state["liveliness"] > 0
-    (own,) = state["processes"]
-    assert set(own) == {"buffer_A", "buffer_B", "random"} and set(own["random"]) == {"buffer", "cpu"}
     assert state["config"] == tiny_config().to_json()
+    (own,) = state["processes"]
     assert len(own["buffer_A"]["images"]) == len(own["buffer_B"]["images"]) == 4
     assert not torch.equal(own["random"]["buffer"], torch.Generator().manual_seed(0).get_state())
     assert {int(each["step"]) for each in state["optimizer_G"]["state"].values()} == {12}
@@ -131,7 +150,7 @@ def test_the_snapshot_is_the_averaged_generators_in_half_precision(finished):
     for name in ("G_AB", "G_BA"):
         wanted = {key: value.half().float() for key, value in state[f"ema_{name}"].items()}
         assert_same(dict(getattr(model, name).state_dict()), wanted, name)
-    assert {path.name for path in (finished / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {path.name for path in (finished / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_the_snapshot_says_what_it_is(finished):
@@ -143,7 +162,8 @@ def test_the_snapshot_says_what_it_is(finished):
     }
     assert config.directions == {"A2B": "Light up", "B2A": "Dim"}
     assert (config.image_size, config.generator) == (16, tiny_config().generator)
-    assert config.training["pairs"] == 24 and config.training["recipe"] == tiny_config().to_json()
+    hours = config.training.pop("hours")
+    assert config.training == {"recipe": tiny_config().to_json(), "pairs": 24} and 0 <= hours < 0.1
 
 
 def test_the_snapshot_keeps_the_geometry_of_the_crops(data, tmp_path):
@@ -202,7 +222,7 @@ def test_tensorboard_has_every_loss_and_the_grids(finished):
 @pytest.mark.parametrize(("log_every", "steps"), [(4, [4, 8, 12]), (3, [4, 6, 10, 12]), (1, [2, 4, 6, 8, 10, 12])])
 def test_logged_losses_are_means_over_the_steps_since_the_last_line(data, tmp_path, monkeypatch, log_every, steps):
     values = itertools.count(0)  # cycle_A and cycle_B in turn: 0, 1, 2, 3, ...
-    monkeypatch.setattr(losses, "cycle", lambda rec, *_: rec.float().mean() * 0 + next(values))
+    monkeypatch.setattr(losses, "cycle", lambda rec, real, size: rec.float().mean() * 0 + next(values))
     config = tiny_config(pairs=12, log_every=log_every, save_every=100)
     fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
     expected, done = {}, 0
@@ -210,6 +230,8 @@ def test_logged_losses_are_means_over_the_steps_since_the_last_line(data, tmp_pa
         expected[pairs] = np.mean([2 * step for step in range(done, pairs // 2)])
         done = pairs // 2
     assert scalars(tmp_path / "run")["cycle_A"] == expected
+    table = [row for row in read_log(tmp_path / "run") if row["loss"] == "cycle_A"]
+    assert {int(row["pairs"]): float(row["value"]) for row in table} == expected
 
 
 # Going on. ----------------------------------------------------------------------------------------------------------
@@ -226,16 +248,76 @@ def test_interrupted_and_continued_is_the_same_training(data, finished, tmp_path
     torch.manual_seed(12345)  # nothing may hang on what the process drew before
     fit(tiny_config(), data, run, run / "model", ABOUT)
     assert_same_training(run, finished)
+    assert losses_of(run) == losses_of(finished)
     weights = Path("model", "model.safetensors")
     assert (run / weights).read_bytes() == (finished / weights).read_bytes()
     assert sample_sizes(run) == sample_sizes(finished)
+
+
+SETTINGS = {
+    "rmsprop": {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
+    "mask": {"generator": GeneratorConfig(filters=4, blocks=1, mask=True), "mask_area": 0.6},
+    "alternate epochs": {"alternate": True},
+    "discriminator steps": {"discriminator_steps": 3, "lr_ratio": 2.0},
+    "identity by chance": {"identity_chance": 0.5},
+    "unfreeze": {"unfreeze": 2},
+    "dropout and switchable norm": {
+        "generator": GeneratorConfig(filters=4, blocks=1, norm="switchable", dropout=0.5),
+    },
+    "lazy gradient penalty": {"r1": 1.0, "pairs": 40},
+    "noise": {"noise": 0.3},
+    "accumulate": {"batch": 4, "accumulate": 2, "pairs": 48},
+    "batch norm": {"discriminator": DiscriminatorConfig(filters=4, layers=2, norm="batch", coarse=True)},
+    "stages, jitter, width": {
+        "stages": ((32, 0.0), (48, 0.5)),
+        "aspect": 0.5,
+        "enlarge": 1.2,
+        "discriminator": DiscriminatorConfig(filters=4, layers=2),
+    },
+    "epochs": {"epochs": 4, "start_epoch": 0.5},
+    "grey, scales, sigmoid": {
+        "generator": GeneratorConfig(filters=4, blocks=1, channels=1),
+        "discriminator": DiscriminatorConfig(filters=4, layers=1, scales=2, sigmoid=True, channels=1),
+        "adversarial": "absolute",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_with_any_setting_interrupted_and_continued_is_the_same_training(tmp_path, monkeypatch, changes):
+    """Six images a domain: turns of an epoch end in the middle, and the state lies within one."""
+    data, config = write_domains(tmp_path / "data", 6), tiny_config(**changes)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    fit(config, data, whole, whole / "model", ABOUT)
+    steps = 13 if config.r1 else 7  # so that the penalty, every 16 steps, comes after the interruption
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, steps)
+        fit(config, data, halves, halves / "model", ABOUT)
+    saved = state_of(halves)["pairs"]
+    assert 0 < saved <= steps * config.batch
+    torch.manual_seed(12345)
+    fit(config, data, halves, halves / "model", ABOUT)
+    assert state_of(halves)["pairs"] > saved
+    assert_same_training(whole, halves)
+    assert losses_of(whole) == losses_of(halves)
+
+
+def test_how_often_it_saves_changes_nothing(tmp_path):
+    """Nor do samples and snapshots draw from the random numbers of dropout and noise."""
+    data = write_domains(tmp_path / "data", 6)
+    for name, every in (("often", 2), ("once", 1000)):
+        config = tiny_config(noise=0.3, save_every=every, generator=GeneratorConfig(filters=4, blocks=1, dropout=0.5))
+        fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
+    often, once = state_of(tmp_path / "often"), state_of(tmp_path / "once")
+    for name in NETWORKS | {"processes", "optimizer_G"}:
+        assert_same(often[name], once[name], name)
 
 
 def test_tensorboard_shows_steps_that_were_done_again_once(data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 7)
-        patch.setattr(losses, "cycle", lambda rec, real, _: (rec.float() - real).mean() * 0)
+        patch.setattr(losses, "cycle", lambda rec, real, size: (rec.float() - real).mean() * 0)
         fit(tiny_config(), data, run, run / "model", ABOUT)
     (events,) = run.glob("events*")
     events.rename(run / "events.out.tfevents.1000000000.first")  # files are read by time, which is whole seconds
@@ -253,43 +335,49 @@ def test_without_the_state_it_would_be_another_training(data, finished, tmp_path
         assert_same_training(tmp_path / "run", finished)
 
 
-def test_killed_while_it_writes_its_state_and_started_again(data, finished, tmp_path):
+@pytest.mark.parametrize("what", ["state", "model"])
+def test_killed_while_it_writes_and_started_again(data, finished, tmp_path, what):
+    """With kill -9, in the middle of a file of the second save."""
     run = tmp_path / "run"
     dying = """
         import itertools, os, signal, sys, torch
         from pathlib import Path
         from train_fixtures import ABOUT, tiny_config
+        import cyclegan.model
         from train.loop import fit
 
-        save, calls = torch.save, itertools.count(1)
+        module, name = {"state": (torch, "save"), "model": (cyclegan.model, "save_file")}[sys.argv[3]]
+        save, calls = getattr(module, name), itertools.count(1)
 
-        def killed_half_way(state, path):
-            save(state, path)
+        def killed_half_way(content, path, **options):
+            save(content, path, **options)
             if next(calls) == 2:
                 os.truncate(path, path.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        torch.save = killed_half_way
+        setattr(module, name, killed_half_way)
         torch.set_num_threads(1)
-        data, run = map(Path, sys.argv[1:])
+        data, run = map(Path, sys.argv[1:3])
         fit(tiny_config(), data, run, run / "model", ABOUT)
     """
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(dying), data, run],
+        [sys.executable, "-c", textwrap.dedent(dying), data, run, what],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         capture_output=True,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
-    assert state_of(run)["pairs"] == 8
-    CycleGAN.from_pretrained(run / "model")
+    assert state_of(run)["pairs"] == {"state": 8, "model": 16}[what]
+    assert CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 8
     fit(tiny_config(), data, run, run / "model", ABOUT)
     assert_same_training(run, finished)
+    assert losses_of(run) == losses_of(finished)
+    assert {path.name for path in (run / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
-        "state.pt",
-        "model",
-        "samples",
         "losses.csv",
         "losses.png",
+        "model",
+        "samples",
+        "state.pt",
     }
 
 
@@ -310,7 +398,7 @@ def test_a_finished_training_can_be_lengthened(data, tmp_path):
 
 def test_training_by_the_clock(data, tmp_path, monkeypatch):
     now = itertools.count(0, 60)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     run = tmp_path / "run"
     fit(tiny_config(hours=0.1, pairs=2), data, run, run / "model", ABOUT)  # six minutes, a step a minute
     assert (state_of(run)["pairs"], state_of(run)["seconds"]) == (12, 360)
@@ -432,6 +520,56 @@ def test_a_full_disk_for_the_model_or_the_samples(data, tmp_path, monkeypatch, w
     assert state_of(run)["pairs"] == 8
 
 
+def test_a_collapse_is_noticed_and_the_last_good_state_survives(data, tmp_path, monkeypatch):
+    """From the fifth step on G_AB gives the same picture whatever it sees."""
+    run = tmp_path / "run"
+    average, taken = Networks.average, itertools.count(1)
+
+    def collapsing(self, *args):
+        average(self, *args)
+        if next(taken) >= 5:
+            self.ema_G_AB.head[0].weight.data.zero_()
+
+    monkeypatch.setattr(Networks, "average", collapsing)
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    message = str(caught.value)
+    assert message.startswith("The training has collapsed: after 16 pairs all translations A2B look alike (variety 0.0")
+    assert f"{run} keeps the last good state." in message
+    assert state_of(run)["pairs"] == CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 8
+
+
+def test_a_collapse_is_still_known_after_an_interruption(data, tmp_path, monkeypatch):
+    """What counts is the variety that there once was, and that was before."""
+    run = tmp_path / "run"
+    fit(tiny_config(pairs=8), data, run, run / "model", ABOUT)
+    monkeypatch.setattr(Networks, "average", lambda self, *_: self.ema_G_BA.head[0].weight.data.zero_())
+    with pytest.raises(TrainingError, match="after 16 pairs all translations B2A look alike"):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+
+
+def test_copying_is_said_but_not_stopped(data, tmp_path, capsys):
+    """A mask that is closed at the start, and a training too short to open it."""
+    config = tiny_config(generator=GeneratorConfig(filters=4, blocks=1, mask=True), lr=1e-9)
+    model = make_model(replace(make_config(image_size=16), generator=config.generator))
+    blend(model.G_AB)
+    blend(model.G_BA)
+    model.save_pretrained(tmp_path / "copying")
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT, init=tmp_path / "copying")
+    error = capsys.readouterr().err
+    for direction in ("A2B", "B2A"):
+        assert error.count(f"Translations {direction} hardly differ from their inputs (by 0.0000).") == 3  # per save
+
+
+def test_too_large_for_the_memory(data, tmp_path, monkeypatch):
+    def allocate(self, *_):
+        torch.empty(2**50)
+
+    monkeypatch.setattr(DiscriminatorStep, "forward", allocate)
+    with pytest.raises(TrainingError, match="^Memory ran out at a batch of 2 and 16 pixels. Lower --batch"):
+        fit(tiny_config(), data, tmp_path / "run", tmp_path / "model", ABOUT)
+
+
 def test_missing_data_leaves_no_run_behind(tmp_path):
     with pytest.raises(TrainingError, match="There is no folder"):
         fit(tiny_config(), tmp_path / "nowhere", tmp_path / "run", tmp_path / "model", ABOUT)
@@ -487,6 +625,232 @@ def test_bfloat16_trains_with_float32_weights_and_resumes(data, tmp_path, monkey
     assert all(np.isfinite(list(values.values())).all() for values in precise.values())
 
 
+@pytest.mark.parametrize("alternate", [False, True])
+@pytest.mark.parametrize(("precision", "inside"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_networks_train_in_the_precision_asked_for(tmp_path, monkeypatch, precision, inside, alternate):
+    data = write_domains(tmp_path, 4)
+    seen, forward = set(), InstanceNorm.forward
+
+    def watched(self, x):
+        if self.training and not x.is_meta:  # not the averaged ones, which draw, nor those that are only counted
+            seen.add(x.dtype)
+        return forward(self, x)
+
+    monkeypatch.setattr(InstanceNorm, "forward", watched)
+    config = tiny_config(pairs=16, precision=precision, alternate=alternate, discriminator_steps=2)
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert seen == {inside}
+
+
+def test_float16_is_said_to_need_cuda_and_trains_in_bfloat16(data, tmp_path, capsys):
+    fit(tiny_config(precision="float16", pairs=4), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert "float16 needs CUDA; training in bfloat16 instead.\n" in capsys.readouterr().err
+    assert state_of(tmp_path / "run")["pairs"] == 4
+
+
+@pytest.fixture
+def six(tmp_path) -> Path:
+    """Six images a domain: an epoch of three steps."""
+    return write_domains(tmp_path / "data", 6)
+
+
+def test_a_pack_trains_as_its_folder_does(six, tmp_path):
+    geometry = Geometry(16, TEMPLATES["portrait"], ("mtcnn", "square"))
+    (six / "prepare.json").write_text(json.dumps(geometry.to_json()))
+    pack = tmp_path / "crops.tar"
+    with tarfile.open(pack, "w") as archive:
+        for path in sorted(six.iterdir()):
+            archive.add(path, path.name)
+    for name, source in (("folder", six), ("pack", pack)):
+        fit(tiny_config(pairs=8), source, tmp_path / name, tmp_path / name / "model", ABOUT)
+    assert_same_training(tmp_path / "folder", tmp_path / "pack")
+    config = CycleGAN.from_pretrained(tmp_path / "pack" / "model").config
+    assert config.template == TEMPLATES["portrait"] and config.domains["B"].faces == "square"
+
+
+def test_lengths_in_epochs_are_passes_through_the_larger_domain(tmp_path):
+    data = tmp_path / "data"
+    write_noise(data / "trainA", 4)
+    write_noise(data / "trainB", 6, seed=2)
+    for name, changes, pairs in (("two", {}, 12), ("late", {"start_epoch": 1.0}, 6)):
+        fit(tiny_config(epochs=2, **changes), data, tmp_path / name, tmp_path / name / "model", ABOUT)
+        assert state_of(tmp_path / name)["pairs"] == pairs
+
+
+def test_generators_and_discriminators_can_take_turns_of_an_epoch(six, tmp_path):
+    fit(tiny_config(alternate=True, pairs=18, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    found, turns = logged(tmp_path / "run"), ([2, 4, 6, 14, 16, 18], [8, 10, 12])
+    assert found["D_A"] == found["D_B"] == turns[1]
+    assert {tuple(found[name]) for name in found if not name.startswith("D_")} == {tuple(turns[0])}
+    state = state_of(tmp_path / "run")
+    steps = [{int(each["step"]) for each in state[f"optimizer_{half}"]["state"].values()} for half in "GD"]
+    assert steps == [{6}, {3}]
+
+
+def test_discriminators_can_take_several_steps_each_on_images_of_its_own(six, tmp_path, monkeypatch):
+    starts, batch = [], Pairs.batch
+    monkeypatch.setattr(Pairs, "batch", lambda self, start, *args: starts.append(start) or batch(self, start, *args))
+    config = tiny_config(discriminator_steps=3, pairs=4)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert starts == [0, 2, 4, 2, 4, 6]
+    state = state_of(tmp_path / "run")
+    assert [int(state[f"optimizer_{half}"]["state"][0]["step"]) for half in "GD"] == [2, 6]
+
+
+def test_decoder_layers_are_freed_one_after_the_other(six, tmp_path):
+    """In twelve steps and four parts: none for three steps, then the head, then each layer before it."""
+    config = tiny_config(unfreeze=1)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    nets = Networks.build(config, torch.device("cpu"))
+    optimizer = state_of(tmp_path / "run")["optimizer_G"]["state"]
+    names = [f"{G}.{name}" for G in ("G_AB", "G_BA") for name, _ in getattr(nets, G).named_parameters()]
+    steps = {name: int(optimizer[index]["step"]) for index, name in enumerate(names)}
+    for G in ("G_AB", "G_BA"):
+        assert [steps[f"{G}.{layer}.weight"] for layer in ("up.0.1", "up.1.1", "head.0")] == [3, 6, 9]
+        assert steps[f"{G}.stem.1.weight"] == steps[f"{G}.body.0.layers.0.weight"] == 12
+
+
+@pytest.mark.parametrize(("chance", "identity"), [(0.0, 0), (1.0, 12), (0.5, None)])
+def test_per_step_only_one_of_cycle_and_identity_loss(six, tmp_path, chance, identity):
+    fit(tiny_config(identity_chance=chance, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    found = logged(tmp_path / "run")
+    cycles, identities = found.get("cycle_A", []), found.get("identity_B", [])
+    assert sorted(cycles + identities) == list(range(2, 26, 2))
+    if identity is None:
+        assert 2 <= len(identities) <= 10
+    else:
+        assert len(identities) == identity
+
+
+def test_the_gradient_penalty_is_lazy(six, tmp_path):
+    fit(tiny_config(r1=1.0, pairs=40, log_every=2), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert logged(tmp_path / "run")["r1_A"] == [2, 34]  # the first step and the seventeenth
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_step_sizes_of_both_halves_follow_the_schedule(six, tmp_path, monkeypatch, optimizer):
+    rates, kind = [], {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[optimizer]
+    step = kind.step
+    monkeypatch.setattr(kind, "step", lambda s, *args: rates.append(s.param_groups[0]["lr"]) or step(s, *args))
+    config = tiny_config(optimizer=optimizer, lr=0.01, lr_ratio=4.0, decay_from=0.5, pairs=8)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert rates == pytest.approx([0.01, 0.04, 0.01, 0.04, 0.01, 0.04, 0.005, 0.02])
+
+
+def first_gradients(monkeypatch, data: Path, run: Path, config) -> list[torch.Tensor]:
+    """What the optimisers of generators and discriminators get in their first step."""
+    found, step = [], torch.optim.Adam.step
+
+    def watched(self, *args, **kwargs):
+        found.append([weight.grad.clone() for group in self.param_groups for weight in group["params"]])
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", watched)
+        fit(config, data, run, run / "model", ABOUT)
+    assert len(found) == 2 * config.pairs // config.batch  # one step per batch, however many parts it has
+    return found[0] + found[1]
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(six, tmp_path, monkeypatch):
+    """Where images do not see each other: without batch statistics, and with as many power iterations.
+
+    The absolute tolerance is for biases before a norm, whose gradients are rounding errors.
+    """
+    config = tiny_config(
+        generator=GeneratorConfig(filters=4, blocks=1, mask=True),
+        discriminator=DiscriminatorConfig(filters=4, layers=2),
+        batch=4,
+        pairs=8,
+    )
+    whole = first_gradients(monkeypatch, six, tmp_path / "whole", config)
+    for count in (2, 4):
+        parts = first_gradients(monkeypatch, six, tmp_path / f"{count}", replace(config, accumulate=count))
+        for one, other in zip(whole, parts, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+    halves = first_gradients(monkeypatch, six, tmp_path / "halves", replace(config, batch=2, pairs=4))
+    assert not all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in zip(whole, halves, strict=True))
+
+
+def test_images_need_not_be_square(tmp_path):
+    data, run = write_domains(tmp_path / "data", 6, 32), tmp_path / "run"
+    fit(tiny_config(stages=((32, 0.0),), aspect=0.5, pairs=8), data, run, run / "model", ABOUT)
+    assert sample_sizes(run) == {"00000008.png": (6 * 16, 6 * 32)}
+
+
+# Grey images. -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, mask):
+    grey = Generator(GeneratorConfig(filters=4, blocks=1, stem=stem, mask=mask, channels=1)).eval()
+    with torch.no_grad():
+        grey.head[0].weight.mul_(50)
+    coloured = in_colour(grey).eval()
+    assert coloured.config == replace(grey.config, channels=3)
+    x = torch.rand(2, 3, 16, 20) * 2 - 1
+    luma = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    with torch.no_grad():
+        paint, alpha = grey.paint(luma)
+        rgb, same_alpha = coloured.paint(x)
+        assert torch.allclose(rgb, paint.expand(-1, 3, -1, -1), atol=1e-4) and rgb.std() > 0.1
+        assert torch.allclose(alpha, same_alpha, atol=1e-4) if mask else same_alpha is None
+        assert torch.allclose(coloured(luma.expand_as(x)), grey(luma).expand_as(x), atol=1e-4)
+
+
+def test_a_generator_in_colour_stays_itself():
+    generator = Generator(GeneratorConfig(filters=2, blocks=0))
+    assert in_colour(generator) is generator
+
+
+def test_a_training_on_grey_images_gives_a_model_that_the_app_can_serve(six, tmp_path):
+    config = tiny_config(
+        generator=GeneratorConfig(filters=4, blocks=1, channels=1),
+        discriminator=DiscriminatorConfig(filters=4, layers=2, channels=1),
+        pairs=8,
+    )
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT)
+    y = CycleGAN.from_pretrained(tmp_path / "model").translate(torch.rand(1, 3, 16, 16), "A2B")
+    assert y.shape == (1, 3, 16, 16) and torch.allclose(y[:, 0], y[:, 2], atol=1e-6)
+
+
+# Starting from a model. ---------------------------------------------------------------------------------------------
+
+
+def test_a_finished_model_of_the_same_shape_is_a_start(data, finished, tmp_path):
+    """Directions stay what they are, so that whoever has better hardware can go on from a shipped model."""
+    config = tiny_config(pairs=2, lr=1e-12)
+    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    state, model = state_of(tmp_path / "run"), CycleGAN.from_pretrained(finished / "model")
+    for name in ("G_AB", "G_BA"):
+        for which in (name, f"ema_{name}"):
+            weights = getattr(model, name).state_dict()
+            assert all(torch.allclose(state[which][key], value, atol=1e-6) for key, value in weights.items())
+
+
+def test_a_training_says_what_it_started_from(six, finished, tmp_path):
+    fit(tiny_config(pairs=2), six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    assert CycleGAN.from_pretrained(tmp_path / "model").config.training["started_from"] == "model"
+
+
+def test_a_model_of_another_shape_is_no_start(six, finished, tmp_path):
+    config = tiny_config(generator=GeneratorConfig(filters=8, blocks=1))
+    with pytest.raises(TrainingError) as caught:
+        fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    assert str(caught.value) == (
+        f"The generators of {finished / 'model'} have another shape than this recipe's. Start without --init."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_state_of_an_earlier_version_is_refused(six, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save({"pairs": 12, "config": tiny_config().to_json()}, tmp_path / "run" / "state.pt")
+    with pytest.raises(TrainingError, match="is of an earlier version. Choose another --run and --init"):
+        fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT)
+
+
 def test_it_learns(tmp_path):
     """Dark pictures become bright and bright ones dark: 150 steps, from grey for everything."""
     data = write_domains(tmp_path, 40)
@@ -515,204 +879,3 @@ def test_it_learns(tmp_path):
     fit(config, data, tmp_path / "run", tmp_path / "run" / "model", ABOUT)
     brightened, darkened = means(CycleGAN.from_pretrained(tmp_path / "run" / "model"))
     assert brightened > 0.4 and darkened < -0.4
-
-
-# Every setting that keeps something between steps. -------------------------------------------------------------------
-
-RESUMED = {
-    "rmsprop": dict(optimizer="rmsprop", lr=1e-4),
-    "mask": dict(generator=GeneratorConfig(filters=4, blocks=1, mask=True), mask_area=0.3),
-    "turns of an epoch": dict(alternate=True, pairs=72),  # of 27 images
-    "more steps of the discriminators": dict(discriminator_steps=2),
-    "one loss or the other": dict(identity_chance=0.4),
-    "unfreezing": dict(unfreeze=2),
-    "dropout and switchable norm": dict(
-        generator=GeneratorConfig(filters=4, blocks=1, norm="switchable", dropout=0.5)
-    ),
-    "batch norm": dict(discriminator=DiscriminatorConfig(filters=4, layers=2, norm="batch")),
-    "gradient penalty": dict(r1=1.0),
-    "noise": dict(noise=0.3),
-    "parts of a batch": dict(accumulate=2),
-    "jitter": dict(enlarge=1.5),
-    "stages": dict(stages=((16, 0.0), (20, 0.5))),
-}
-
-
-@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
-def test_resumed_bit_for_bit_whatever_the_settings(data, tmp_path, monkeypatch, changes):
-    config = tiny_config(**changes)
-    fit(config, data, tmp_path / "whole", tmp_path / "whole" / "model", ABOUT)
-    run = tmp_path / "run"
-    taken, average = itertools.count(), Networks.average
-
-    def interrupted(self, *args):
-        if next(taken) == 0.6 * config.pairs // config.batch:
-            raise KeyboardInterrupt
-        average(self, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Networks, "average", interrupted)
-        fit(config, data, run, run / "model", ABOUT)
-    assert 8 <= state_of(run)["pairs"] < config.pairs
-    torch.manual_seed(777)
-    fit(config, data, run, run / "model", ABOUT)
-    assert_same_training(run, tmp_path / "whole")
-
-
-def test_parts_of_a_batch_are_the_batch(data, tmp_path):
-    """Accumulated gradients are those of the whole batch, up to rounding: instance norm knows no batch."""
-    plain = dict(batch=4, buffer=0, discriminator=DiscriminatorConfig(filters=4, layers=2, norm="instance"))
-    for name, accumulate in (("whole", 1), ("parts", 2)):
-        config = tiny_config(**plain, accumulate=accumulate, optimizer="rmsprop", lr=1e-6)
-        fit(config, data, tmp_path / name, tmp_path / name / "model", ABOUT)
-    one, two = scalars(tmp_path / "whole"), scalars(tmp_path / "parts")
-    for name in one:
-        assert list(one[name].values()) == pytest.approx(list(two[name].values()), rel=1e-3), name
-
-
-def test_a_pack_trains_like_its_folder(tmp_path):
-    """Names, and with them the images held out, are the same; pixels are those of the pack's JPEG files."""
-    write_domains(tmp_path / "crops", side=32)
-    (tmp_path / "crops" / "prepare.json").write_text(json.dumps(Geometry(32, faces=("square", "square")).to_json()))
-    write_pack(tmp_path / "crops", tmp_path / "crops.tar")
-    config = tiny_config(stages=((32, 0.0),), pairs=4)
-    fit(config, tmp_path / "crops.tar", tmp_path / "run", tmp_path / "model", ABOUT)
-    packed, loose = (
-        Pairs.load(path, 32, 32, 3, 3, 0, torch.device("cpu")) for path in (tmp_path / "crops.tar", tmp_path / "crops")
-    )
-    assert packed.A.shape == loose.A.shape and packed.validation_B.shape == loose.validation_B.shape
-    assert (packed.validation_B.float() - loose.validation_B.float()).abs().mean() < 40  # noise is hard on JPEG
-
-
-def test_a_collapse_is_said_and_the_state_before_it_kept(data, tmp_path, monkeypatch):
-    run, average = tmp_path / "run", Networks.average
-
-    def grey(self, config, pairs):
-        average(self, config, pairs)
-        if pairs > 8:
-            for weight in self.ema_G_BA.parameters():
-                weight.data.zero_()
-
-    monkeypatch.setattr(Networks, "average", grey)
-    with pytest.raises(TrainingError, match="has collapsed: after 16 pairs all translations B2A look alike"):
-        fit(tiny_config(), data, run, run / "model", ABOUT)
-    assert state_of(run)["pairs"] == 8
-
-
-def test_copying_is_said(data, tmp_path, capsys):
-    config = tiny_config(generator=GeneratorConfig(filters=4, blocks=1, mask=True), cycle=100.0, lr=1e-9)
-    shut = torch.sigmoid
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "sigmoid", lambda x: shut(x) * 0)
-        fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
-    assert "Translations A2B hardly differ from their inputs (by 0.0000). Lower --cycle" in capsys.readouterr().err
-
-
-def test_memory_that_runs_out_names_what_to_lower(data, tmp_path, monkeypatch):
-    def out_of_memory(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(GeneratorStep, "forward", out_of_memory)
-    with pytest.raises(TrainingError, match="Memory ran out at a batch of 2 and 16 pixels. Lower --batch, raise"):
-        fit(tiny_config(), data, tmp_path / "run", tmp_path / "model", ABOUT)
-
-
-def test_a_finished_model_of_the_same_shape_is_a_start(data, finished, tmp_path):
-    """Directions stay what they are, so that whoever has better hardware can go on from a shipped model."""
-    config = tiny_config(pairs=2, lr=1e-12)
-    fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
-    state, model = state_of(tmp_path / "run"), CycleGAN.from_pretrained(finished / "model")
-    for name in ("G_AB", "G_BA"):
-        for which in (name, f"ema_{name}"):
-            weights = getattr(model, name).state_dict()
-            assert all(torch.allclose(state[which][key], value, atol=1e-6) for key, value in weights.items())
-    other = tiny_config(generator=GeneratorConfig(filters=2, blocks=1))
-    with pytest.raises(TrainingError, match="have another shape than this recipe's. Start without --init."):
-        fit(other, data, tmp_path / "other", tmp_path / "model", ABOUT, init=finished / "model")
-
-
-def test_a_run_of_another_number_of_processes_is_refused(data, finished, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    state = state_of(finished)
-    state["processes"] *= 2
-    torch.save(state, run / "state.pt")
-    with pytest.raises(TrainingError, match="was started with 2 processes, not 1."):
-        fit(tiny_config(), data, run, run / "model", ABOUT)
-
-
-# Two processes. -----------------------------------------------------------------------------------------------------
-
-LAUNCHED = """
-    import sys, torch
-    from pathlib import Path
-    from train_fixtures import ABOUT, tiny_config
-    from train.loop import fit
-    from train.data import Pairs
-
-    torch.set_num_threads(1)
-    data, run, pairs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    batch = Pairs.batch
-    seen = []
-
-    def watched(self, start, count, *rest):
-        seen.append((start, count))
-        return batch(self, start, count, *rest)
-
-    Pairs.batch = watched
-    from train.config import DiscriminatorConfig
-    config = tiny_config(batch=4, buffer=0, flip=False, pairs=pairs,
-                         discriminator=DiscriminatorConfig(filters=4, layers=2, norm="instance"))
-    fit(config, data, run, run / "model", ABOUT)
-    import os
-    Path(f"{run}.seen.{os.environ.get('RANK', '0')}").write_text(repr(seen))
-"""
-
-
-def launch(folder: Path, data: Path, run: Path, processes: int, pairs: int = 24) -> subprocess.CompletedProcess:
-    """Train in that many processes: through `accelerate launch`, as train/README.md says, if there are several."""
-    script = folder / "launched.py"
-    script.write_text(textwrap.dedent(LAUNCHED))
-    command: list = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", processes]
-        command += ["--num_machines", 1, "--main_process_port", port, "--mixed_precision", "no"]
-        command += ["--dynamo_backend", "no"]
-    return subprocess.run(
-        [str(word) for word in [*command, script, data, run, pairs]],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_two_processes_train_what_one_does(data, tmp_path):
-    """Same images in the same order, half of each batch in each process; losses within 2 % of one process's."""
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    for run, processes in ((alone, 1), (both, 2)):
-        done = launch(tmp_path, data, run, processes)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    def images(rank: int) -> list[int]:
-        seen = ast.literal_eval(Path(f"{both}.seen.{rank}").read_text())
-        return [at for start, count in seen for at in range(start, start + count)]
-
-    assert sorted(images(0) + images(1)) == list(range(24)) and len(set(images(0)) & set(images(1))) == 0
-    one, two = scalars(alone), scalars(both)
-    for name in LOSSES:
-        assert list(two[name].values()) == pytest.approx(list(one[name].values()), rel=0.02), name
-    state, single = state_of(both), state_of(alone)
-    assert len(state["processes"]) == 2 and len(list(both.glob("events*"))) == 1  # one writer
-    for name in ("ema_G_AB", "G_AB"):
-        difference = (state[name]["head.0.weight"] - single[name]["head.0.weight"]).abs().max()
-        assert difference < 5e-3, name  # 24 Adam steps of 2e-4 could part them by 5e-3 at most; rounding decides signs
-
-    # Longer, and with another number of processes.
-    longer = launch(tmp_path, data, both, 2, pairs=32)
-    assert longer.returncode == 0, longer.stderr[-3000:]
-    assert state_of(both)["pairs"] == 32
-    refused = launch(tmp_path, data, both, 1, pairs=40)
-    assert refused.returncode != 0 and "was started with 2 processes, not 1." in refused.stderr

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cyclegan.networks import GeneratorConfig
 from train.config import About, DiscriminatorConfig, TrainConfig
+from train.log import LossLog
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CYCLEGAN_SHARED", ROOT.parent / "shared"))
@@ -69,3 +70,9 @@ def write_domains(data: Path, count: int = 30, side: int = 16) -> Path:
     write_noise(data / "trainA", count, 0, 90, side, seed=1)
     write_noise(data / "trainB", count, 166, 256, side, seed=2)
     return data
+
+
+@pytest.fixture
+def quick_plots(monkeypatch):
+    """Trainings that leave an empty ``losses.png``: drawing it takes longer than a training of twelve steps."""
+    monkeypatch.setattr(LossLog, "plot", lambda self, picture: picture.touch())

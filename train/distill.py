@@ -33,8 +33,13 @@ class Teacher:
 
 
 def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
-    """The teacher's config; raises TrainingError for a student as large as its teacher, or too large to serve live."""
+    """The teacher's config.
+
+    Raises TrainingError for a student of grey images, as large as its teacher, or too large to serve live.
+    """
     taught_by = read_config(teacher)
+    if config.generator.channels != taught_by.generator.channels:
+        raise TrainingError("A student works in colour, as its teacher does. Leave out --channels.")
     height, width = config.shape(config.image_size)
     student, theirs = (count_macs(each, height, width) for each in (config.generator, taught_by.generator))
     if student > MOST_MACS:

@@ -1,6 +1,7 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from cyclegan.images import save_png
 from cyclegan.model import CycleGAN, Domain, ModelConfig
+from cyclegan.networks import Generator
 from train import schedule
 from train.buffer import ImageBuffer
 from train.card import write_card
@@ -68,9 +70,9 @@ def _fit(
     if config.distill and teacher is None:
         raise TrainingError("distill needs a teacher: python -m train distill --help")
     accelerator = make_accelerator(config, device)
-    # Accelerate numbers the processes' CPUs, of which PyTorch knows but one.
-    device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
     is_main = accelerator.is_main_process
+    if device.type != "cpu":  # of several on the CPU each is told "cpu:0", which torch.load does not know
+        device = accelerator.device
     share = per_process(config, accelerator.num_processes)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
@@ -376,17 +378,21 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
             f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
         )
     if len(state["processes"]) != processes:
-        raise TrainingError(f"{run} was started with {len(state['processes'])} processes, not {processes}.")
+        raise TrainingError(
+            f"{run} was started with {len(state['processes'])} processes, not {processes}. Start as many, or choose "
+            "another --run."
+        )
 
 
 def write_snapshot(
     nets: Networks, size: int, geometry: Geometry, about: About, trained: dict, folder: Path
 ) -> None:
     """Write the averaged generators as a model folder that the app serves at ``size`` pixels, the stage's own."""
+    G_AB, G_BA = in_colour(nets.ema_G_AB), in_colour(nets.ema_G_BA)
     model_config = ModelConfig(
         name=about.name,
         title=about.title,
-        generator=nets.G_AB.config,
+        generator=G_AB.config,
         image_size=size,
         domains={k: Domain(label, faces) for k, label, faces in zip("AB", about.domains, geometry.faces, strict=True)},
         directions=dict(zip(("A2B", "B2A"), about.directions, strict=True)),
@@ -395,8 +401,24 @@ def write_snapshot(
         license=about.license,
         training=trained,
     )
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and a save must not change the training
+    with torch.device("meta"):  # drawing weights of its own would move the random numbers that training draws next
         model = CycleGAN(model_config)
-    model.G_AB.load_state_dict(nets.ema_G_AB.state_dict())
-    model.G_BA.load_state_dict(nets.ema_G_BA.state_dict())
+    model.G_AB.load_state_dict(G_AB.state_dict(), assign=True)
+    model.G_BA.load_state_dict(G_BA.state_dict(), assign=True)
     model.save_pretrained(folder)
+
+
+def in_colour(generator: Generator) -> Generator:
+    """A generator of grey images as one of RGB images, as the app serves: it looks at their luma and paints grey."""
+    if generator.config.channels == 3:
+        return generator
+    weights = dict(generator.state_dict())
+    first, places = weights["stem.1.weight"], generator.config.stem**2
+    weights["stem.1.weight"] = torch.cat([share * first for share in (0.299, 0.587, 0.114)], dim=1)  # ITU-R BT.601
+    for name in ("head.0.weight", "head.0.bias"):
+        grey, alpha = weights[name][:places], weights[name][places:]
+        weights[name] = torch.cat([grey, grey, grey, alpha])
+    with torch.device("meta"):
+        coloured = Generator(replace(generator.config, channels=3))
+    coloured.load_state_dict(weights, assign=True)
+    return coloured
