@@ -5,6 +5,7 @@ time for the same picture.
 """
 
 import copy
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -74,6 +75,8 @@ class OpenVINOEngine:
     """OpenVINO on the CPU, in float32, one picture at a time."""
 
     def __init__(self, generator: Generator, size: int):
+        # Converting a model reports to Google Analytics, unless the package for that seems not to be installed.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino  # half a second to import, and only needed here
 
         shape = [1, generator.config.channels, size, size]
