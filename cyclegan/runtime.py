@@ -11,6 +11,7 @@ import io
 import json
 import os
 import queue
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,6 +29,8 @@ from cyclegan.networks import Generator
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 ENGINES = ("auto", "torch", "openvino")
+# OpenVINO reports conversions to Google Analytics, unless the package for that seems not to be installed.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 PRECISIONS = ("f32", "bf16")
 """In which OpenVINO computes, the most exact first; a model's config names the one that it bears."""

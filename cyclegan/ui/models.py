@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
     """Build the tab inside ``tab``. With ``add_models``, visitors may bring their own, which ``photo`` then offers."""
     zoo = translator.zoo
     listing = gr.HTML("<p>Loading…</p>", elem_id="models", js_on_load=None)
-    # Not part of the page until somebody looks: the grids are large.
-    tab.select(lambda: _listing(list(zoo.entries.values())), None, listing,
-               queue=False, show_progress="hidden", api_visibility="private")  # fmt: skip
+    # Not part of the page until somebody looks, because the grids are large; then the same for everybody.
+    cards_of_all = cache(lambda: _listing(list(zoo.entries.values())))
+    tab.select(cards_of_all, None, listing, queue=False, show_progress="hidden", api_visibility="private")
     if not (add_models and zoo.entries):
         return
 

@@ -81,6 +81,7 @@ def warm_up(translator: Translator) -> threading.Thread:
             translator.detect(grey)
             for name in list(translator.zoo.entries)[:1]:
                 translator.translate(grey, name, "A2B", found=[Face((70, 60, 186, 200), landmarks, 1.0)])
+            translator.zoo.describe()  # the Models tab needs it, and the first count takes seconds
         except Exception:  # visitors will meet the same error, with a message
             log.exception("The first model could not be warmed up.")
 

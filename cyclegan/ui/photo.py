@@ -5,11 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.events import Dependency
 
 from cyclegan.errors import BadImageError, CycleGANError
-from cyclegan.images import encode_png
 from cyclegan.model import DIRECTIONS, ModelConfig
 from cyclegan.translator import NO_FACE, Result, Translator
 from cyclegan.ui.components import PhotoInput, Upload, UploadedFile, plain, store, toasts
@@ -205,25 +203,6 @@ class PhotoTab:
     def add_example(self, values: Values, event: gr.EventData) -> Updates:
         """One of the pictures to try."""
         return self._add(self.examples.photo(int(event.index)), values)
-
-    def take_frame(self, event: Dependency, frame: gr.components.Component, tabs: gr.Tabs) -> Dependency:
-        """After ``event``, the picture that ``frame`` holds becomes the photo, and the tab opens.
-
-        ``frame`` is a component of any other tab whose value is RGB uint8 [H, W, 3] or None: a `gr.State`, say, that
-        the handler of ``event`` filled. ``tabs`` are those of the page.
-        """
-
-        @toasts()
-        def take(values: Values) -> Updates:
-            if values[frame] is None:
-                raise BadImageError("There is no picture yet. Start the camera first.")
-            pixels = np.ascontiguousarray(values[frame])
-            path = store(self.photo, encode_png(pixels), "snapshot.png")
-            photo = Photo.of(Upload(path, "snapshot.png", pixels), self.translator.detect(pixels))
-            return {**self._add(photo, values), tabs: gr.update(selected="photo")}
-
-        outputs = [tabs, *self._everything()]
-        return event.then(take, {frame, *self.settings}, outputs, show_progress="hidden", api_visibility="private")
 
     def _everything(self) -> list[gr.components.Component]:
         """All that a new photo changes."""

@@ -33,6 +33,10 @@ runpy.run_path(script, run_name="__main__")
 """Python code that runs a script and writes down whom it asks but this machine: FILE SCRIPT ARGUMENTS."""
 
 
+QUIET = ("CI", "TF_BUILD", "JENKINS_URL")
+"""Environment variables with which some libraries send no telemetry; visitors' servers do not have them."""
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,7 +51,8 @@ def server(*command: str, port: int | None = None, path: str = "", kill: bool = 
     process = subprocess.Popen(
         [sys.executable, *command, "--port", str(port)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+        env={name: value for name, value in os.environ.items() if name not in QUIET}
+        | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
