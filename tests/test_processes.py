@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # As few steps as show everything: a batch of 8 in two parts per process, saved every second step. No image is mirrored,
 # as mirroring is drawn per process, and the buffers never fill, as each process has its own.
 SETTINGS = """--recipe face --stages 16:0 24:0.5 --filters 4 --blocks 1 --D-filters 4 --D-layers 2 --D-norm spectral
-    --batch 8 --accumulate 2 --precision float32 --no-compile --no-flip --decay-from 1 --lr 1e-3 --lr-ratio 2
+    --batch 8 --accumulate 2 --precision float32 --no-compile --no-flip --decay-from 1 --lr 5e-4 --lr-ratio 1
     --identity 1 --identity-end 1 --ema-halflife 8 --log-every 8 --save-every 16 --validation 2""".split()
 
 # What each process saw and holds goes to a file of its own.
@@ -153,14 +153,17 @@ def test_one_of_them_writes_and_speaks(two):
 
 
 def test_losses_are_those_of_one_process_also_after_going_on(two, one, data):
-    """Within one per cent: sums of float32 in another order, which Adam amplifies where gradients are near zero."""
+    """Within half a per cent: sums of float32 in another order, which Adam amplifies where gradients are near zero.
+
+    Measured: 0.07 per cent.
+    """
     run, _, _ = two
     launch("-m", "train", "fit", "--data", data, "--run", run, *SETTINGS, "--pairs", "48", "--device", "cpu")
     assert torch.load(run / "state.pt", weights_only=True)["pairs"] == 48
     shared, alone = curves(run), curves(one)
     assert shared.keys() == alone.keys() and max(pairs for pairs, _ in shared) == 48
     for place, value in alone.items():
-        assert shared[place] == pytest.approx(value, rel=0.01), place
+        assert shared[place] == pytest.approx(value, rel=0.005), place
     changes = [abs(alone[8, name] - alone[48, name]) / alone[8, name] for pairs, name in alone if pairs == 8]
     assert max(changes) > 0.05  # the tolerance is far below what six steps change
 

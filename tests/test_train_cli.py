@@ -207,6 +207,45 @@ def test_from_drawings_to_a_model_in_the_zoo(tiny_recipe, capsys, tmp_path):
     assert row["directions"] == {"A2B": "Colour", "B2A": "Fade"}
 
 
+def test_a_model_says_the_command_that_made_it(tiny_recipe, tmp_path):
+    write_domains(tmp_path / "my data")
+    command = ["fit", "--data", str(tmp_path / "my data"), "--run", str(tmp_path / "run"), "--recipe", "tiny"]
+    command += ["--pairs", "2", "--device", "cpu"]
+    assert main(command) == 0
+    config = CycleGAN.from_pretrained(tmp_path / "run" / "model").config
+    assert shlex.split(config.training["command"]) == ["python", "-m", "train", *command]
+
+
+def test_from_a_large_model_to_a_small_one(tiny_recipe, capsys, tmp_path):
+    """The student takes over the teacher's words, and may have others."""
+    write_domains(tmp_path / "data")
+    places = ["--data", str(tmp_path / "data"), "--device", "cpu"]
+    large = ["fit", *places, "--recipe", "tiny", "--pairs", "2", "--run", str(tmp_path / "large"), "--filters", "8"]
+    large += ["--domains", "dark", "bright", "--directions", "Light up", "Dim"]
+    large += ["--title", "Lights", "--license", "Free."]
+    assert main(large) == 0
+    settings = ["--size", "16", "--filters", "4", "--blocks", "1", "--D-filters", "2", "--D-layers", "2"]
+    settings += ["--no-compile", "--precision", "float32", "--pairs", "8", "--log-every", "4"]
+    teacher = ["--teacher", str(tmp_path / "large" / "model")]
+    small = ["distill", *teacher, *places, *settings, "--run", str(tmp_path / "small")]
+    capsys.readouterr()
+    assert main([*small, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["distill"] > 0 and not (tmp_path / "small").exists()
+    assert main([*small, "--description", "Quick.", "--model", str(tmp_path / "models" / "lights")]) == 0
+    config = CycleGAN.from_pretrained(tmp_path / "models" / "lights").config
+    assert (config.name, config.title, config.description, config.license) == ("lights", "Lights", "Quick.", "Free.")
+    assert [config.domains[letter].label for letter in "AB"] == ["dark", "bright"]
+    assert config.directions == {"A2B": "Light up", "B2A": "Dim"}
+    assert config.generator.filters == 4 and config.training["teacher"] == "model"
+
+    capsys.readouterr()
+    assert main([*small, "--filters", "8"]) == 1
+    assert "its teacher" in (error := capsys.readouterr().err) and "nothing is won" in error
+    assert main(["fit", *places, *settings, "--recipe", "student", "--run", str(tmp_path / "alone")]) == 1
+    assert capsys.readouterr().err.endswith("distill needs a teacher: python -m train distill --help\n")
+    assert not (tmp_path / "alone").exists()
+
+
 def test_without_words_a_model_is_named_after_its_run(tiny_recipe, tmp_path):
     write_domains(tmp_path)
     command = ["fit", "--data", tmp_path, "--run", tmp_path / "winter", "--recipe", "tiny", "--pairs", "2"]
