@@ -437,8 +437,9 @@ def _add_campaign(commands) -> None:
         description="Train, measure and write the models of checkpoints/, one after the other. The same command again "
         "goes on where it stopped.",
         epilog="""example:
-  python -m train prepare --data raw/glasses --out crops/glasses --pack crops/glasses.tar    # and so on
   python -m train campaign --data crops --hours 5
+
+DIR holds a pack or a folder of crops for each model, as prepare --pack makes them.
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
