@@ -92,7 +92,8 @@ def test_the_page_imports_no_training(path):
 
 def test_the_app_only_puts_the_page_together():
     found = list(imports((ROOT / "app.py").read_text(encoding="utf-8"), ""))
-    outside = [name for name in found if name.split(".")[0] not in {*sys.stdlib_module_names, "cyclegan"}]
+    # `spaces` is what a Space on ZeroGPU has to import before anything else.
+    outside = [name for name in found if name.split(".")[0] not in {*sys.stdlib_module_names, "cyclegan", "spaces"}]
     assert not outside
     assert any(name.startswith("cyclegan.ui") for name in found)
 
