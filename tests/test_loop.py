@@ -382,9 +382,12 @@ def test_killed_while_it_writes_and_started_again(data, finished, tmp_path, what
 
 
 def test_a_finished_training_stays_as_it_is(data, finished):
-    before = state_of(finished)
-    fit(tiny_config(), data, finished, finished / "model", ABOUT)
+    before, model = state_of(finished), finished / "model"
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"metrics": {"flip_rate": 0.9}}))  # somebody measured it
+    fit(tiny_config(), data, finished, model, ABOUT)
     assert_same(state_of(finished), before)
+    assert CycleGAN.from_pretrained(model).config.metrics == {"flip_rate": 0.9}
 
 
 def test_a_finished_training_can_be_lengthened(data, tmp_path):

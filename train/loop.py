@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cyclegan.images import save_png
-from cyclegan.model import CycleGAN, Domain, ModelConfig
+from cyclegan.model import CARD_FILE, CONFIG_FILE, CycleGAN, Domain, ModelConfig, read_config
 from cyclegan.networks import Generator
 from train import schedule
 from train.buffer import ImageBuffer
@@ -110,6 +110,8 @@ def _fit(
         set_random_states(buffer_rng, own["random"], device)
         pairs, steps, seconds, liveliness = (state[name] for name in ("pairs", "steps", "seconds", "liveliness"))
         del state, own
+        if schedule.progress(config, pairs, seconds, epoch) >= 1 and is_complete(model_folder, pairs):
+            return accelerator.end_training()  # what `evaluate --save` and people wrote into the model stays
 
     def save() -> None:
         # A state that cannot be continued must not replace one that can.
@@ -382,6 +384,12 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
             f"{run} was started with {len(state['processes'])} processes, not {processes}. Start as many, or choose "
             "another --run."
         )
+
+
+def is_complete(model_folder: Path, pairs: int) -> bool:
+    """Whether a model folder holds the model of a training of so many pairs, to its last file."""
+    written = all((model_folder / name).exists() for name in (CONFIG_FILE, CARD_FILE))
+    return written and read_config(model_folder).training.get("pairs") == pairs
 
 
 def write_snapshot(
