@@ -30,16 +30,19 @@ _GRID_SIDE = 900  # longest side in pixels at which grids are shown
 # Figures of `metrics` in the words of the field, and whether they are shares.
 _FIGURES = {
     "images": ("Test images", False),
+    "target_images": ("Real images of the target", False),
     "flip_rate": ("Flip rate", True),
     "kid": ("KID × 100", False),
     "kid_floor": ("KID, real images", False),
     "kid_copy": ("KID, inputs as they are", False),
+    "kid_share": ("KID, share of the inputs'", True),
     "fid": ("FID", False),
     "fid_floor": ("FID, real images", False),
     "fid_copy": ("FID, inputs as they are", False),
     "cycle_l1": ("Cycle error", False),
     "change_l1": ("Change", False),
     "changed": ("Pixels changed", True),
+    "psnr_bf16": ("PSNR of bfloat16 against float32, dB", False),
     "changed_outside": ("Pixels changed outside the face", True),
 }
 
