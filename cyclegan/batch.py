@@ -230,7 +230,7 @@ class Batch:
 
     def _face(self, each: Translation, stem: str) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "box": [round(float(v), 1) for v in each.box],
+            "box": _rounded(each.box),
             "landmarks": each.face.landmarks.round(1).tolist() if each.face else None,
             "score": round(float(each.face.score), 4) if each.face else None,
             "cycle_l1": round(each.cycle_l1, 4),
@@ -256,6 +256,9 @@ class Batch:
         self._bytes += output.stat().st_size
         row["size"], row["output"] = list(video.size), name
         row["frames"], row["frames_with_faces"] = video.frames, video.frames_with_faces
+        row["boxes"] = [
+            {"time": time, "boxes": [_rounded(box) for box in boxes]} for time, boxes in video.boxes.items()
+        ]
         row["cycle_l1"], row["sound"], row["stopped"] = round(video.cycle_l1, 4), video.sound, video.stopped
 
     def _stem(self, source: Source) -> str:
@@ -303,6 +306,10 @@ def file_name(words: str) -> str:
     name = "".join("_" if c in _NOT_IN_NAMES or not c.isprintable() else c for c in words)
     name = name.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
     return f"_{name}" if name.upper() in _DEVICES else name or "photo"
+
+
+def _rounded(box: Sequence[float]) -> list[float]:
+    return [round(float(v), 1) for v in box]
 
 
 def _not_writable(error: OSError) -> CycleGANError:

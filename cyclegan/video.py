@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO, Protocol
 
@@ -60,6 +60,8 @@ class VideoResult:
     """Frames in which a face was translated."""
     cycle_l1: float = 0.0
     """Mean cycle error of all translated faces, pixels in [0, 1]."""
+    boxes: dict[float, list[tuple[float, float, float, float]]] = field(default_factory=dict)
+    """Where faces were translated, once a second: seconds from the start -> boxes, as `Translation.box`."""
     sound: bool = False
     """Whether there is sound."""
     stopped: bool = False
@@ -145,6 +147,8 @@ def _translate_frame(
     translated = translator.translate(frame, model, direction, faces, then, found=found)
     errors = [each.cycle_l1 for each in translated.translations]
     result.frames_with_faces += 1
+    if not result.boxes or at >= max(result.boxes) + 1:
+        result.boxes[round(at, 3)] = [each.box for each in translated.translations]
     result.cycle_l1 += (float(np.mean(errors)) - result.cycle_l1) / result.frames_with_faces
     return translated.output
 

@@ -129,6 +129,13 @@ def test_faces_are_translated_in_every_frame(tmp_path):
         assert np.abs(before - after)[95:, :].mean() < 5
 
 
+def test_the_boxes_of_every_second_are_kept(tmp_path):
+    source = make_video(tmp_path / "a.mp4", frames=50)
+    _, result, _ = translate(source)
+    assert list(result.boxes) == pytest.approx([0, 1, 2], abs=0.1)
+    assert all(len(boxes) == 2 and all(len(box) == 4 for box in boxes) for boxes in result.boxes.values())
+
+
 def test_the_file_says_that_it_is_generated(tmp_path):
     target, _, _ = translate(make_video(tmp_path / "a.mp4"))
     with av.open(str(target)) as file:

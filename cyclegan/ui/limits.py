@@ -1,6 +1,8 @@
-"""How much of a request is read. Gradio limits single files only; anything else would be read into memory whole."""
+"""Requests that are turned away before Gradio sees them: bodies beyond all measure, functions that are not public."""
 
 import json
+import re
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -8,8 +10,34 @@ MAX_UPLOAD = 2**30
 """Bytes of all files of one upload together; they go to the disk."""
 
 
+_CALL = re.compile(r"/call/(?:v2/)?([^/]*)")
+
+
+class PublicOnly:
+    """ASGI middleware that answers 404 to calls by name of what is not public.
+
+    Gradio would run the functions of the page's own buttons for anybody who guesses their names, and hang up without a
+    word on names that it does not know.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]):
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        called = _CALL.search(scope["path"]) if scope["type"] == "http" else None
+        if called and called[1] not in self.names:
+            known = ", ".join(f"/{name}" for name in sorted(self.names))
+            await _refuse(send, 404, f'There is no endpoint "{called[1][:80]}". There are: {known}.')
+        else:
+            await self.app(scope, receive, send)
+
+
 class BodyLimit:
-    """ASGI middleware that answers 413 to requests whose body is too large, whatever their headers say."""
+    """ASGI middleware that answers 413 to requests whose body is too large, whatever their headers say.
+
+    Gradio limits single files only; anything else would be read into memory whole.
+    """
 
     def __init__(self, app: ASGIApp, file: int):
         """``file`` is the size in bytes of the largest file, which other programs may send inline in base64."""
@@ -24,7 +52,7 @@ class BodyLimit:
         limit = MAX_UPLOAD if scope["path"].endswith("/upload") else self.inline
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > limit:
-            await _refuse(send, limit)
+            await _too_large(send, limit)
             return
         read, refused = 0, False
 
@@ -40,7 +68,7 @@ class BodyLimit:
                 await send(message)
             elif not refused:
                 refused = True
-                await _refuse(send, limit)
+                await _too_large(send, limit)
 
         try:
             await self.app(scope, counted, answer)
@@ -48,11 +76,14 @@ class BodyLimit:
             if read <= limit:
                 raise
         if read > limit and not refused:
-            await _refuse(send, limit)
+            await _too_large(send, limit)
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    body = json.dumps({"detail": f"The request is larger than {limit // 2**20} MB."}).encode()
+async def _too_large(send: Send, limit: int) -> None:
+    await _refuse(send, 413, f"The request is larger than {limit // 2**20} MB.")
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": reason}).encode()})

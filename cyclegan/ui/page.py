@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.exceptions import InvalidPathError
 from starlette.middleware import Middleware
 
 from cyclegan.faces.detect import Face
@@ -12,7 +14,7 @@ from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
-from cyclegan.ui.limits import BodyLimit
+from cyclegan.ui.limits import BodyLimit, PublicOnly
 from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
@@ -34,12 +36,29 @@ deleted from the server after an hour.</p>
 """
 
 
+class Page(gr.Blocks):
+    """`gradio.Blocks` that says why it refuses what a request sends, where Gradio only logs it and answers "null"."""
+
+    async def preprocess_data(self, *args: Any, **options: Any) -> list[Any]:
+        """What a function gets for the values of a request."""
+        try:
+            return await super().preprocess_data(*args, **options)
+        except gr.Error:
+            raise
+        except InvalidPathError:
+            reason = "Only files that were uploaded here can be used. Upload the file first."
+            raise gr.Error(reason, print_exception=False) from None
+        except Exception:
+            log.warning("A request did not fit its function.", exc_info=True)
+            raise gr.Error("The request does not fit this function of the page.", print_exception=False) from None
+
+
 def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
     """The page and its endpoints around a translator; any object with the same methods will do in tests.
 
     With ``add_models`` visitors may add models for their visit: for pages that only people one trusts can open.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=_DELETE) as demo:
         gr.HTML(_HEADING, elem_id="heading", js_on_load=None)
         with gr.Tabs(selected="photo", elem_id="tabs"):
             with gr.Tab("Photo", id="photo"):
@@ -59,6 +78,7 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
 
 def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
+    public = {function.api_name for function in demo.fns.values() if function.api_visibility == "public"}
     return demo.launch(
         theme=THEME,
         css=CSS + BATCH_CSS,
@@ -66,7 +86,7 @@ def launch(demo: gr.Blocks, **options) -> tuple:
         run_history=False,  # it would store faces in the visitor's browser
         show_error=False,  # it would show tracebacks and server paths
         max_file_size=MAX_FILE,
-        app_kwargs={"middleware": [Middleware(BodyLimit, file=MAX_FILE)]},
+        app_kwargs={"middleware": [Middleware(PublicOnly, names=public), Middleware(BodyLimit, file=MAX_FILE)]},
         **options,
     )
 
