@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 expect.set_options(timeout=15_000)
@@ -116,3 +117,20 @@ def click_photo(page: Page, x: float, y: float) -> None:
     width, height = min(box["width"], box["height"] * 4 / 3), min(box["height"], box["width"] * 3 / 4)
     left, top = (box["width"] - width) / 2, (box["height"] - height) / 2
     picture.click(position={"x": left + x * width, "y": top + y * height})
+
+
+# Gradio's button that adds to chosen files holds the button of its own file input, and is named by a key of its texts.
+_GRADIO_ADDS_FILES = 'aria-label="common.upload"'
+
+
+def violations(page: Page) -> list[str]:
+    """Serious faults of ours by the rules of axe-core, each with where it is."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed.")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {node['target']} {node['html'][:160]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+        if _GRADIO_ADDS_FILES not in node["html"]
+    ]

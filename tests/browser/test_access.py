@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed.") if not os.environ.get("CI") else None
 from playwright.sync_api import Page, expect  # noqa: E402
-from steps import button, cards, choose, free_port, server, translate, upload  # noqa: E402
+from steps import button, cards, choose, free_port, server, translate, upload, violations  # noqa: E402
 
 FAKE_PAGE = """
 import sys
@@ -17,18 +17,6 @@ if "slow" in sys.argv:
     translator.gate.clear()  # translations last until the server dies
 launch(build_demo(translator), server_port=int(sys.argv[-1]), quiet=True)
 """
-
-
-def violations(page: Page) -> list[str]:
-    """Serious faults by the rules of axe-core, each with where it is."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed.")
-    found = axe.Axe().run(page).response["violations"]
-    return [
-        f"{rule['id']}: {node['target']} {node['html'][:160]}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -49,6 +37,19 @@ def test_no_serious_fault_for_assistive_technology(visit, pictures, scheme):
     assert not violations(page)
     page.get_by_role("tab", name="Models").click()
     expect(page.locator("#models article").first).to_be_visible(timeout=60_000)  # a busy machine counts slowly
+    assert not violations(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_while_a_batch_runs_and_after(visit, pictures, scheme):
+    page = visit(color_scheme=scheme)
+    page.get_by_role("tab", name="Batch").click()
+    expect(page.get_by_text("Each file is listed here")).to_be_visible()
+    assert not violations(page)
+    page.locator("#batch-files input[type=file]").set_input_files([pictures["red"], pictures["notes"]])
+    page.get_by_role("button", name="Translate all").click()
+    expect(page.locator("#batch-status")).to_contain_text("Done. 1 of 2 translated")
+    expect(page.get_by_role("button", name="Download results")).to_be_visible()
     assert not violations(page)
 
 

@@ -20,6 +20,7 @@ from cyclegan.zoo import Zoo
 
 pytest.importorskip("playwright", reason="Playwright is not installed.") if not os.environ.get("CI") else None
 from playwright.sync_api import Page, expect  # noqa: E402
+from steps import violations  # noqa: E402
 
 SCRIPT = (
     ("rest", 1.0), ("pan", 2.0), ("zoom", 2.0), ("roll", 2.0), ("covered", 1.5), ("rest", 1.5), ("leave", 0.5),
@@ -72,8 +73,8 @@ def address(tmp_path_factory, cache):
 def visit_live(address, live_browser):
     contexts, errors = [], []
 
-    def visit(wall=WALL, script: str | None = None) -> Page:
-        context = live_browser(wall).new_context(viewport={"width": 1280, "height": 900})
+    def visit(wall=WALL, script: str | None = None, **options) -> Page:
+        context = live_browser(wall).new_context(viewport={"width": 1280, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
@@ -251,3 +252,12 @@ def test_without_a_camera_the_page_says_what_to_do(visit_live, camera, advice):
     page.get_by_role("button", name="Switch the camera on").click()
     expect(page.locator("#stage .say")).to_contain_text(advice)
     expect(page.get_by_role("button", name="Switch the camera on")).to_be_enabled()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_for_assistive_technology(visit_live, scheme):
+    page = visit_live(OTHER_WALL, color_scheme=scheme)
+    expect(page.get_by_role("button", name="Switch the camera on")).to_be_visible()
+    assert not violations(page)
+    switch_on(page)
+    assert not violations(page)
