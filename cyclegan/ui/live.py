@@ -203,7 +203,8 @@ _CSS = """
 .screens video, .screens canvas { width: 100%; max-height: 70vh; object-fit: contain; display: none;
   border-radius: var(--radius-lg); background: #0b1117; }
 .live.on canvas { display: block; }
-.live.on[data-view="both"] .screens { grid-template-columns: 1fr 1fr; min-height: 0; align-items: start; }
+.live.on .screens { min-height: 0; }
+.live.on[data-view="both"] .screens { grid-template-columns: 1fr 1fr; align-items: start; }
 .live.on[data-view="both"] video { display: block; }
 .live[data-mirror="yes"] :is(video, canvas) { transform: scaleX(-1); }
 .say { display: grid; place-content: center; position: absolute; inset: 0; padding: 24px; text-align: center;
@@ -223,7 +224,7 @@ _CSS = """
 .figures { margin-left: auto; font-size: var(--text-sm); color: var(--body-text-color-subdued);
   font-variant-numeric: tabular-nums; }
 @media (max-width: 640px) { .live.on[data-view="both"] .screens { grid-template-columns: 1fr; }
-  .figures { margin-left: 0; width: 100%; } }
+  .bar button { padding: 9px 12px; font-size: var(--text-sm); } .figures { margin-left: 0; width: 100%; } }
 """
 
 _SCRIPT = """

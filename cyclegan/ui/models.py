@@ -44,6 +44,10 @@ _FIGURES = {
     "changed": ("Pixels changed", True),
     "psnr_bf16": ("PSNR of bfloat16 against float32, dB", False),
     "changed_outside": ("Pixels changed outside the face", True),
+    "split": ("Measured on", False),
+    "kid_subset": ("Images in a subset of KID", False),
+    "kid_subsets": ("Subsets", False),
+    "classifier_accuracy": ("Classifier right on real images", True),
 }
 
 # Cards may come from strangers: no HTML of theirs, and no pictures, which could be fetched from anywhere.
@@ -133,14 +137,16 @@ def _card(entry: Entry, folder: Path) -> str:
     terms = f'<p class="terms">{html.escape(config.license)}</p>' if config.license else ""
     picture = f'<figure><img src="{grid}" loading="lazy" alt="Sample faces of the model {html.escape(config.title)}, ' \
         'as its card describes them"></figure>' if grid else ""  # fmt: skip
+    figures = _figures(config.metrics, config.directions)
     return (
-        f'<article class="model{" pictured" if grid else ""}">{picture}<div class="words">'
-        f'<h2>{html.escape(config.title)}</h2><p class="directions">{directions}</p>'
-        f"<p>{html.escape(config.description)}</p>"
-        f"{_figures(config.metrics, config.directions)}"
+        f'<article class="model"><header><h2>{html.escape(config.title)}</h2><p class="directions">{directions}</p>'
+        f"<p>{html.escape(config.description)}</p></header>{picture}"
+        f'<div class="columns"><div>'
         + (f"<h3>Limitations</h3>{limits}" if limits else "")
         + (f"<details><summary>The whole card</summary>{_render(_parse(text))}</details>" if text else "")
-        + f'{terms}<p class="facts">{" · ".join(facts)}</p></div></article>'
+        + f'{terms}<p class="facts">{" · ".join(facts)}</p></div>'
+        + (f"<div>{figures}</div>" if figures else "")
+        + "</div></article>"
     )
 
 

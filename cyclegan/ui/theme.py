@@ -197,15 +197,17 @@ summary { cursor: pointer; }
 
 #models, #added { margin-top: 12px; }
 #models .prose, #added .prose { display: grid; gap: 16px; }
-.model { display: grid; grid-template-columns: minmax(0, 1fr); gap: 24px; padding: 20px; margin: 0 0 16px;
+.model, .model .columns { display: grid; grid-template-columns: minmax(0, 1fr); gap: 16px 32px; }
+.model { padding: 20px; margin: 0 0 16px;
   border: 1px solid var(--border-color-primary);
   border-radius: var(--block-radius); background: var(--block-background-fill); line-height: 1.5; }
 .model figure { margin: 0; }
 .model figure img { width: 100%; margin: 0; border-radius: var(--radius-md); }
 .model h2 { font-size: 1.25rem; }
-.model .directions { margin: 2px 0 10px; color: var(--primary-700); font-weight: 500; }
+.model .directions { margin: 2px 0 6px; color: var(--primary-700); font-weight: 500; }
 .dark .model .directions { color: var(--primary-400); }
-.model h3 { font-size: var(--text-md); font-weight: 600; margin: 16px 0 6px; }
+.model header p { max-width: 72ch; }
+.model h3 { font-size: var(--text-md); font-weight: 600; margin: 5px 0 6px; }
 .model :is(p, ul, ol) { margin: 0 0 8px; }
 .model :is(ul, ol) { padding-left: 20px; list-style: disc; }
 .model li { margin: 0 0 4px; }
@@ -216,7 +218,7 @@ summary { cursor: pointer; }
 .model pre { overflow-x: auto; padding: 10px 12px; border-radius: var(--radius-md); font-size: var(--text-sm);
   background: var(--background-fill-secondary); }
 .model .facts, .model .terms { font-size: var(--text-sm); margin: 6px 0 0; }
-.model table { width: 100%; border-collapse: collapse; margin: 12px 0; font-size: var(--text-sm); }
+.model table { width: 100%; border-collapse: collapse; margin: 0 0 12px; font-size: var(--text-sm); }
 .model :is(th, td) { padding: 5px 8px; text-align: left; font-weight: 400; border: 0;
   border-bottom: 1px solid var(--border-color-primary); }
 .model :is(table, thead, tbody, tr) { border: 0 !important; }
@@ -231,7 +233,7 @@ summary { cursor: pointer; }
   /* With many faces, two cards side by side keep the page short. */
   .faces:has(> :nth-child(4)) { grid-template-columns: 1fr 1fr; }
   .faces:has(> :nth-child(4)) figcaption { font-size: var(--text-xs); }
-  .model.pictured { grid-template-columns: minmax(0, 5fr) minmax(0, 7fr); align-items: start; }
+  .model .columns:has(> :nth-child(2)) { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 @media (max-width: 640px) {
   .gradio-container { padding: 20px 14px 12px !important; }
