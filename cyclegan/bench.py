@@ -101,7 +101,7 @@ def bench(
 
     Times are in milliseconds, as `measure` gives them. Raises NoFaceError.
     """
-    film = _film(photo, FaceDetector())
+    film, shifts = film_of(photo, FaceDetector())
     jpegs = [encode_jpeg(frame) for frame in film]
     faces_on = "cuda" if device == "cuda" else "cpu"
     searching, whole = FaceDetector(faces_on, LIVE_SIDE), FaceDetector(faces_on, max(_FRAME))
@@ -131,6 +131,7 @@ def bench(
     return {
         "machine": processor() if device == "cpu" else torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "landmarks": landmark_errors(film, shifts, whole, FaceTracker(searching, most=1)),
         "peak_gmacs": {precision: round(peak, 1) for precision, peak in peaks.items()},
         "stages": stages,
         "models": rows,
@@ -175,19 +176,45 @@ def _bench_model(
     }
 
 
-def _film(photo: np.ndarray, detector: FaceDetector) -> list[np.ndarray]:
-    """Frames in which the largest face of the photo moves a little."""
+def landmark_errors(
+    film: list[np.ndarray], shifts: list[np.ndarray], detector: FaceDetector, tracker: FaceTracker
+) -> dict[str, float]:
+    """How far from their average over the film the landmarks of MTCNN lie, and how far the tracker's lie from the same.
+
+    Medians over frames of the mean distance of the five, as shares of the distance between the eyes.
+    """
+    middle = np.array(_FRAME) / 2
+
+    def landmarks(find: Callable[[np.ndarray, float], list[Face]]) -> list[np.ndarray]:
+        points = []
+        for i, (frame, shift) in enumerate(zip(film, shifts, strict=True)):
+            # There may be more people in the photo.
+            face = min(find(frame, i / 30), key=lambda face: np.abs(face.landmarks.mean(0) - middle).max())
+            points.append(face.landmarks - shift)
+        return points
+
+    searched, tracked = landmarks(lambda frame, time: detector.detect(frame)), landmarks(tracker.track)
+    average = np.mean(searched, 0)
+    eyes = np.linalg.norm(average[1] - average[0])
+    return {
+        name: round(float(np.median([np.linalg.norm(each - average, axis=1).mean() for each in points]) / eyes), 4)
+        for name, points in (("mtcnn", searched), ("tracked", tracked))
+    }
+
+
+def film_of(photo: np.ndarray, detector: FaceDetector) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Frames in which the largest face of the photo moves a little, and by how many pixels it has: [2] each."""
     faces = detector.detect(photo)
     if not faces:
         raise NoFaceError("No face was found in the photo to measure with. Choose another one with --photo.")
     middle = np.array(_FRAME) / 2
     spread = np.array([(-_EYES / 2, -20), (_EYES / 2, -20), (0, 15), (-_EYES / 2.6, 40), (_EYES / 2.6, 40)])
     frames = []
-    for i in range(12):
-        shift = (4 * np.sin(i * np.pi / 6), 3 * np.cos(i * np.pi / 6))
+    shifts = [np.array([4 * np.sin(i * np.pi / 6), 3 * np.cos(i * np.pi / 6)]) for i in range(12)]
+    for shift in shifts:
         matrix = align.similarity(faces[0].landmarks, spread + middle + shift)
         frames.append(cv2.warpAffine(photo, matrix, _FRAME, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE))
-    return frames
+    return frames, shifts
 
 
 def _plain(size: int, device: str) -> Engine:
@@ -224,6 +251,9 @@ def _table(result: dict[str, Any]) -> str:
         "| stage of a frame, 640 x 480 | ms |",
         "|---|---|",
         *(f"| {name} | {_ms(value)} |" for name, value in result["stages"].items()),
+        "",
+        f"Landmarks: tracked ones lie {result['landmarks']['tracked']:.1%} of the distance between the eyes from the "
+        f"average of MTCNN's, its own of a single frame {result['landmarks']['mtcnn']:.1%}.",
         "",
         "| model | px | precision | GMAC | align | generate | paste | whole frame | plain ResNet-9/64, same crop "
         f"| faster than plain at {PLAIN_SIZE} | share of peak |",

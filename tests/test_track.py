@@ -5,6 +5,7 @@ import pytest
 from helpers import draw_photo, drawn_landmarks, texture
 from moving import FPS, film
 
+from cyclegan.bench import film_of, landmark_errors
 from cyclegan.faces.detect import FaceDetector
 from cyclegan.faces.track import LIVE_SIDE, FaceTracker, OneEuroFilter
 
@@ -64,9 +65,17 @@ def test_a_face_in_view_is_followed_through_every_move(follow):
     assert np.median(moving) < 0.05
 
 
-def test_at_rest_it_lies_where_the_detector_would_put_it_and_does_not_tremble(follow):
+@pytest.mark.parametrize("name", PHOTOS)
+def test_it_lies_where_the_detector_would_put_it(shared_faces, live_detector, name):
+    frames, shifts = film_of(shared_faces(name)[0], FaceDetector())
+    errors = landmark_errors(frames, shifts, FaceDetector(long_side=640), FaceTracker(live_detector, most=1))
+    # No single search of the detector is nearer to its own average where the face is hard: dark glasses.
+    assert errors["tracked"] < max(0.02, errors["mtcnn"]) and errors["mtcnn"] < 0.03
+
+
+def test_at_rest_it_does_not_tremble(follow):
     shown = [(frame, truth, faces[0]) for frame, truth, faces in rows_of(follow[0], "rest") if faces]
-    assert np.median([error(face, truth) for _, truth, face in shown]) < 0.03
+    assert np.median([error(face, truth) for _, truth, face in shown]) < 0.04
     moves = [
         np.linalg.norm(face.landmarks - before.landmarks, axis=1).mean() / eye_distance(truth)
         for (earlier, _, before), (frame, truth, face) in zip(shown, shown[1:], strict=False)

@@ -16,12 +16,13 @@ LIVE_SIDE = 320
 """Long side in pixels at which moving pictures are searched: what is smaller there is too small to translate."""
 
 _SIDE = 48  # what the last stage looks at
-_WIDER = 54  # what is cut out; three looks at slightly different parts of it halve the noise of one
-_LOOKS = ((0, 1), (6, 1), (3, 6))
+_WIDER = 54  # what is cut out; five looks at slightly different parts of it more than halve the noise of one
+_LOOKS = ((0, 0), (6, 0), (3, 3), (0, 6), (6, 6))
 _ZOOM = 0.95  # side of a look as a share of the face's square; as MTCNN's stages before it would place it
-# MTCNN counts pixels from one and cuts off fractions: its points lie this far right and below of what its last stage
-# says. Models are trained on crops that it placed. In pixels, mean over 20 faces.
-_OFFSET = 0.65
+# MTCNN gives its points from the edge of the first pixel, not from its middle (half a pixel), and cuts off the fraction
+# of where a crop begins but not of where its points are counted from (half a pixel on average). Models are trained on
+# crops that it placed, so faces are followed to where it would see them. In pixels.
+_OFFSET = 1.0
 
 _SCORE = 0.8  # under which a face is lost: 0.96 and more on faces in plain view
 _HOLD = 0.5  # seconds during which a lost face is expected where it was
@@ -111,7 +112,7 @@ class FaceTracker:
                 roll=_roll(landmarks),
                 landmarks=landmarks,
                 score=face.score,
-                smooth=OneEuroFilter(min_cutoff=1.5, beta=18.0, speed_cutoff=3.0),
+                smooth=OneEuroFilter(min_cutoff=1.5, beta=60.0, speed_cutoff=3.0),
                 seen=-math.inf,
             )
             near = next((old for old in self._tracks if _same(old, track)), None)
