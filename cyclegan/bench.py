@@ -308,7 +308,7 @@ def choose_precision(zoo: Zoo, name: str, crops: np.ndarray) -> dict[str, Any]:
     chosen = min(borne, key=lambda precision: sum(rows[precision][d]["ms"] for d in DIRECTIONS))
     metrics = {key: dict(value) if isinstance(value, dict) else value for key, value in entry.config.metrics.items()}
     for direction in DIRECTIONS if chosen != "f32" else ():
-        metrics.setdefault(direction, {})[f"psnr_{chosen}"] = rows[chosen][direction]["psnr"]
+        metrics.setdefault(direction, {})["psnr_f32"] = rows[chosen][direction]["psnr"]
     write_config(entry.folder, replace(entry.config, precision=chosen, metrics=metrics))
     return {"model": name, "faces": len(crops), "chosen": chosen, "precisions": rows}
 

@@ -83,7 +83,7 @@ def test_precision_takes_the_fastest_that_is_close_enough(run, photo, models, mo
     code, out, _ = run("precision", "--model", "red", photo, "--json")
     config, result = read_config(models / "red"), json.loads(out)
     assert code == 0 and result["chosen"] == config.precision == chosen and result["faces"] == 1
-    assert ("psnr_bf16" in config.metrics.get("A2B", {})) == (chosen == "bf16")
+    assert ("psnr_f32" in config.metrics.get("A2B", {})) == (chosen == "bf16")
     assert config.metrics["flip_rate_10"] == before.metrics["flip_rate_10"] and config.template == before.template
     code, out, _ = run("precision", "--model", "red", photo)
     assert code == 0 and f"red runs in {chosen} now, chosen on 1 faces." in out

@@ -12,6 +12,7 @@ from train_fixtures import write_noise
 
 from cyclegan.__main__ import main as cyclegan_main
 from cyclegan.model import DIRECTIONS, read_config
+from cyclegan.runtime import available_precision
 from train import evaluate as module
 from train.__main__ import main
 from train.classifier import ClassifierConfig
@@ -97,6 +98,16 @@ def test_changes_are_those_between_the_pictures(measured):
     moved = np.abs(fake - real).mean(-1) > 0.1
     assert scores.changed == pytest.approx(moved.mean(), abs=1e-4)
     assert scores.changed_outside == pytest.approx(moved[:, ~face_ellipse(TEMPLATE, SIZE)].mean(), abs=1e-4)
+
+
+@pytest.mark.skipif(available_precision("bf16") == "f32", reason="needs a processor with bfloat16")
+def test_a_model_is_measured_in_its_precision_and_held_against_float32(crops, tmp_path, measured):
+    model = make_model(config("rough", precision="bf16"))
+    model.save_pretrained(tmp_path / "rough")
+    scores = evaluate(tmp_path / "rough", crops, "cpu", features="onet")[0].directions["A2B"]
+    assert 20 < scores.psnr_f32 < 90 and abs(scores.flip_rate - scores.flip_rate_f32) < 0.5
+    exact = measured[0].directions["A2B"]  # of a model that runs in float32
+    assert exact.psnr_f32 is None and exact.flip_rate_f32 is None
 
 
 def test_drawings_have_no_outside_and_a_domain_against_itself_no_share(tmp_path, crops):

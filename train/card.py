@@ -35,6 +35,8 @@ _FIGURES = (
     ("change L1", "change_l1", "{:.4f}"),
     ("pixels changed", "changed", "{:.1%}"),
     ("pixels changed outside the face", "changed_outside", "{:.1%}"),
+    ("flip rate in float32, where it runs in less", "flip_rate_f32", "{:.1%}"),
+    ("PSNR against float32, dB", "psnr_f32", "{:.1f}"),
 )
 
 

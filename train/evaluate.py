@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from cyclegan.bench import psnr
 from cyclegan.faces.align import Template
 from cyclegan.model import CONFIG_FILE, DIRECTIONS, CycleGAN, ModelConfig, read_config, reverse, source, target
-from cyclegan.runtime import make_engine
+from cyclegan.runtime import available_precision, make_engine
 from train.card import write_card
 from train.classifier import ClassifierConfig, cached_classifier
 from train.config import TrainConfig
@@ -58,6 +59,10 @@ class Scores:
     """Share of pixels that the translation moved by more than 0.1."""
     changed_outside: float | None
     """The same outside the face (`face_ellipse`); None for drawings, which are not aligned."""
+    flip_rate_f32: float | None
+    """``flip_rate`` in float32; None where the model runs in nothing else, as for ``psnr_f32``."""
+    psnr_f32: float | None
+    """Decibels, mean over images: how close translations are to those in float32."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Evaluation:
 def evaluate(
     checkpoint: Path, data: Path, device: str, split: str = "test", features: str = "auto"
 ) -> tuple[Evaluation, dict[str, np.ndarray]]:
-    """Measure both directions as the app would compute them.
+    """Measure both directions as the app would compute them, in the precision of the model's config.
 
     ``split`` is ``"test"`` (testA and testB of ``data``, a folder or a pack) or ``"validation"``, the training images
     that this model's training set aside: choose settings on these. Returns the figures, and pictures per direction:
@@ -112,11 +117,13 @@ def evaluate(
         order = np.random.default_rng(0).permutation(len(floor[letter]))
         floor[letter] = network(floor[letter][order[: counts[other]]])  # as many as there are translations
 
+    precision = available_precision(model.config.precision) if device == "cpu" else "f32"
     scores, pictures = {}, {}
     for direction in DIRECTIONS:
         start, end = source(direction), target(direction)
-        pictures[direction] = _translate(model, direction, real[start], device)
+        pictures[direction] = _translate(model, direction, real[start], device, precision)
         fake = pictures[direction][:, 1]
+        exact = None if precision == "f32" else _translate(model, direction, real[start], device, "f32")[:, 1]
         of_fake = network(fake)
         distances = {
             f"{name}{suffix}": round(measure(of, described[end]), 4)
@@ -124,14 +131,19 @@ def evaluate(
             for suffix, of in (("", of_fake), ("_floor", floor[end]), ("_copy", described[start]))
         }
         apart = distances["kid_copy"] > max(distances["kid_floor"], 0)
-        is_target = classifier.is_B(fake) == (end == "B")
+
+        def flip_rate(images: np.ndarray, end: str = end) -> float:
+            return round(float((classifier.is_B(images) == (end == "B")).mean()), 4)
+
         drawn = model.config.domains[start].faces == "square"
         scores[direction] = Scores(
             images=counts[start],
             target_images=counts[end],
             **distances,
             kid_share=round(distances["kid"] / distances["kid_copy"], 4) if apart else None,
-            flip_rate=round(float(is_target.mean()), 4),
+            flip_rate=flip_rate(fake),
+            flip_rate_f32=None if exact is None else flip_rate(exact),
+            psnr_f32=None if exact is None else round(float(np.mean([*map(psnr, fake, exact)])), 1),
             **_changes(pictures[direction], None if drawn else face_ellipse(model.config.template, size)),
         )
     return (
@@ -147,10 +159,11 @@ def evaluate(
     )
 
 
-def _translate(model: CycleGAN, direction: str, real: np.ndarray, device: str) -> np.ndarray:
+def _translate(model: CycleGAN, direction: str, real: np.ndarray, device: str, precision: str) -> np.ndarray:
     """uint8 [N, S, S, 3] -> [N, 3, S, S, 3]: input, translation, reconstruction."""
     size = real.shape[1]
-    there, back = (make_engine(model.generator(each), size, device) for each in (direction, reverse(direction)))
+    ways = (direction, reverse(direction))
+    there, back = (make_engine(model.generator(way), size, device, precision=precision) for way in ways)
     triples = []
     for batch in tqdm(_batches(real), desc=direction, unit="batch", leave=False):
         fake = there(batch)
