@@ -11,6 +11,7 @@ from math import log2
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 _MAX_FILTERS, _MAX_BLOCKS = 512, 64  # many times the paper's; beyond, building the network alone takes minutes
 
@@ -40,17 +41,22 @@ class GeneratorConfig:
     """A fourth output channel alpha in [0, 1] blends the painted RGB over the input."""
     channels: int = 3
     """Image channels in and out."""
+    reduce: int = 1
+    """Work at 1/2 or 1/4 of the image's size and enlarge what was painted, with its mask, over the image: fine detail
+    stays where the mask leaves it, and what a network learnt on small images serves larger ones (Liang et al. 2021)."""
 
     def __post_init__(self):
-        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels)
+        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.reduce)
         if any(type(size) is not int for size in sizes):
-            raise ValueError("filters, blocks, stem, kernel and channels must be whole numbers.")
+            raise ValueError("filters, blocks, stem, kernel, channels and reduce must be whole numbers.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
             raise ValueError("filters and channels must be at least 1, blocks at least 0.")
         if self.filters > _MAX_FILTERS or self.blocks > _MAX_BLOCKS:  # a config may come from a stranger
             raise ValueError(f"filters are at most {_MAX_FILTERS}, blocks at most {_MAX_BLOCKS}.")
         if self.stem not in (1, 2, 4):
             raise ValueError(f"stem must be 1, 2 or 4, not {self.stem!r}.")
+        if self.reduce not in (1, 2, 4):
+            raise ValueError(f"reduce must be 1, 2 or 4, not {self.reduce!r}.")
         if self.kernel not in (3, 5, 7, 9):
             raise ValueError(f"kernel must be 3, 5, 7 or 9, not {self.kernel!r}.")
         if self.upsample not in ("nearest", "transposed"):
@@ -157,7 +163,7 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """Maps images of one domain to the other: float [B, C, H, W] in [-1, 1] -> same shape and range.
 
-    H and W must be divisible by 4 and at least 16 (ValueError); they need not be equal.
+    H and W must be divisible by 4 and at least 16 (ValueError), times ``reduce``; they need not be equal.
     Weights start at N(0, 0.02), biases at 0 (Zhu et al. 2017, 7.1).
     """
 
@@ -192,10 +198,17 @@ class Generator(nn.Module):
     def paint(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (RGB in [-1, 1], alpha in [0, 1] or None) before blending; alpha is [B, 1, H, W]."""
         height, width = x.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 16:
-            raise ValueError(f"Image height and width must be divisible by 4 and at least 16, not {height} x {width}.")
+        step = 4 * self.config.reduce
+        if height % step or width % step or min(height, width) < 4 * step:
+            raise ValueError(
+                f"Image height and width must be divisible by {step} and at least {4 * step}, not {height} x {width}."
+            )
+        if self.config.reduce > 1:
+            x = F.avg_pool2d(x, self.config.reduce)
         # Colours leave in float32 whatever precision the layers ran in: half precision would band smooth skin.
         y = self.head(self.up(self.body(self.down(self.stem(x))))).float()
+        if self.config.reduce > 1:
+            y = F.interpolate(y, scale_factor=self.config.reduce, mode="bilinear", align_corners=False)
         if not self.config.mask:
             return torch.tanh(y), None
         rgb, alpha = y[:, :-1], y[:, -1:]

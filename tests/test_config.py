@@ -54,6 +54,12 @@ def small(**changes) -> GeneratorConfig:
         ({"epochs": -1.0}, "Hours and epochs must be positive."),
         ({"hours": 1.0, "start_epoch": 2.0}, "start_epoch needs a length in epochs or pairs, not in hours."),
         ({"mask_area": 0.2}, "mask_area needs a generator with a mask."),
+        ({"mask_outside": 0.2}, "mask_outside needs a generator with a mask."),
+        ({"mask_outside": -0.2, "generator": small(mask=True)}, NEGATIVE),
+        (
+            {"stages": ((28, 0.0),), "generator": small(reduce=2)},
+            "Image sizes must be divisible by 4 times reduce (2) and from 32 to 1024.",
+        ),
         ({"batch": 4, "accumulate": 3}, "accumulate must divide the batch."),
         ({"cycle": -1.0}, NEGATIVE),
         ({"identity_end": -1.0}, NEGATIVE),

@@ -11,6 +11,7 @@ from PIL import Image
 from train_fixtures import write_noise
 
 from cyclegan.__main__ import main as cyclegan_main
+from cyclegan.faces.align import face_ellipse
 from cyclegan.model import DIRECTIONS, read_config
 from cyclegan.runtime import available_precision
 from train import evaluate as module
@@ -18,7 +19,7 @@ from train.__main__ import main
 from train.classifier import ClassifierConfig
 from train.crops import write_pack
 from train.errors import TrainingError
-from train.evaluate import evaluate, face_ellipse, panel, save_metrics
+from train.evaluate import evaluate, panel, save_metrics
 
 SIZE = 32
 WHITE = (0.98, 0.98, 0.98)

@@ -54,6 +54,9 @@ def finished(data, tmp_path_factory) -> Path:
     return run
 
 
+MASKED = GeneratorConfig(filters=4, blocks=1, mask=True)
+
+
 def state_of(run: Path) -> dict:
     return torch.load(run / "state.pt", weights_only=True)
 
@@ -175,6 +178,24 @@ def test_the_snapshot_keeps_the_geometry_of_the_crops(data, tmp_path):
     config = CycleGAN.from_pretrained(tmp_path / "model").config
     assert config.template == TEMPLATES["portrait"]
     assert [config.domains[letter].faces for letter in "AB"] == ["mtcnn", "square"]
+
+
+def test_a_reduced_generator_is_trained_on_small_images_and_serves_large_ones(tmp_path):
+    data = write_domains(tmp_path / "data", 6, side=32)
+    reduced = {"generator": replace(MASKED, reduce=2), "stages": ((32, 0.0),)}
+    for name, changes in (("small", {"generator": MASKED}), ("large", reduced)):
+        fit(tiny_config(**changes), data, tmp_path / name, tmp_path / name / "model", ABOUT)
+    small, large = (CycleGAN.from_pretrained(tmp_path / name / "model") for name in ("small", "large"))
+    assert (large.config.image_size, large.config.generator.reduce) == (32, 2)
+    assert_same(dict(large.G_AB.state_dict()), dict(small.G_AB.state_dict()), "weights")
+    again, init = tmp_path / "again", tmp_path / "large" / "model"
+    fit(tiny_config(**reduced, pairs=2), data, again, again / "model", ABOUT, init=init)
+
+
+def test_what_lies_outside_the_face_needs_to_be_known(data, tmp_path):
+    config = tiny_config(generator=MASKED, mask_outside=1.0)
+    with pytest.raises(TrainingError, match="aligned faces"):
+        fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
 
 
 def test_sample_grids(finished):

@@ -9,6 +9,7 @@ from helpers import blend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm, SwitchableNorm, count_macs, count_parameters
 
@@ -162,6 +163,33 @@ def test_the_mask_blends_the_paint_over_the_input():
     assert torch.allclose(generator(x), (1 - alpha) * x + alpha * rgb, atol=1e-6)
 
 
+@pytest.mark.parametrize("reduce", [2, 4])
+def test_a_reduced_network_paints_what_the_small_one_would_and_keeps_the_detail(reduce):
+    small = Generator(replace(TINY, mask=True))
+    with torch.no_grad():
+        small.head[0].weight.mul_(50)
+    large = Generator(replace(TINY, mask=True, reduce=reduce))
+    large.load_state_dict(small.state_dict())
+    x = torch.rand(1, 3, 16 * reduce, 24 * reduce) * 2 - 1
+    rgb, alpha = large.paint(x)
+    assert rgb.shape == x.shape and alpha.shape == (1, 1, 16 * reduce, 24 * reduce)
+    small_rgb, small_alpha = small.paint(F.avg_pool2d(x, reduce))
+    assert F.avg_pool2d(rgb, reduce)[..., 1:-1, 1:-1].sub(small_rgb[..., 1:-1, 1:-1]).abs().mean() < 0.2
+    assert alpha.min() >= small_alpha.min() - 1e-6 and alpha.max() <= small_alpha.max() + 1e-6
+    blend(large, alpha=0)
+    assert torch.equal(large(x), x)
+
+
+def test_a_reduced_network_costs_what_the_small_one_costs():
+    assert count_macs(replace(TINY, reduce=2), 64, 64) == count_macs(TINY, 32, 32)
+
+
+@pytest.mark.parametrize("height, width", [(64, 36), (36, 64), (32, 16)])
+def test_a_reduced_network_needs_larger_images(height, width):
+    with pytest.raises(ValueError, match=r"divisible by 8 and at least 32, not"):
+        Generator(replace(TINY, reduce=2))(torch.zeros(1, 3, height, width))
+
+
 def test_without_a_mask_the_paint_is_the_output():
     generator = Generator(TINY)
     x = torch.rand(1, 3, 16, 16)
@@ -228,14 +256,15 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"channels": 0}, "filters and channels must be at least 1, blocks at least 0."),
         ({"stem": 3}, "stem must be 1, 2 or 4, not 3."),
         ({"upsample": "bicubic"}, 'upsample must be "nearest" or "transposed", not \'bicubic\'.'),
-        ({"kernel": 7.0}, "filters, blocks, stem, kernel and channels must be whole numbers."),
-        ({"filters": 64.0}, "filters, blocks, stem, kernel and channels must be whole numbers."),
-        ({"blocks": "9"}, "filters, blocks, stem, kernel and channels must be whole numbers."),
+        ({"reduce": 3}, "reduce must be 1, 2 or 4, not 3."),
+        ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
+        ({"filters": 64.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
+        ({"blocks": "9"}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
         ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
         ({"norm": "batch"}, 'norm must be "instance" or "switchable", not \'batch\'.'),
         ({"dropout": 1.0}, "dropout must lie in [0, 1), not 1.0."),
         ({"dropout": -0.1}, "dropout must lie in [0, 1), not -0.1."),
-        ({"stem": True}, "filters, blocks, stem, kernel and channels must be whole numbers."),
+        ({"stem": True}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
     ],
     ids=str,
 )

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from helpers import TEMPLATE
 from torch import nn
 from train_fixtures import one_thread, tiny_config  # noqa: F401
 
+from cyclegan.faces.align import face_ellipse
 from cyclegan.networks import GeneratorConfig
 from train import losses
 from train.config import DiscriminatorConfig
@@ -23,7 +25,7 @@ def halves(**changes) -> tuple[GeneratorStep, DiscriminatorStep, Networks]:
     for D in (nets.D_A, nets.D_B):
         D.eval()  # without the power iterations of spectral norm, which change the scores from call to call
     plain = (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
-    return GeneratorStep(config, nets, plain), DiscriminatorStep(config, nets, plain), nets
+    return GeneratorStep(config, nets, plain, TEMPLATE), DiscriminatorStep(config, nets, plain), nets
 
 
 def images(count: int, channels: int = 3) -> torch.Tensor:
@@ -118,6 +120,17 @@ def test_a_mask_that_covers_too_little_costs():
     assert (held - free).item() == pytest.approx(10 * missing, rel=1e-2)
     enough, _, _, _ = generators(generator=MASKED, mask_area=0.1)
     assert enough.item() == pytest.approx(free.item())
+
+
+def test_a_mask_outside_the_face_costs_what_it_covers():
+    free, _, _, _ = generators(generator=MASKED)
+    held, parts, nets, _ = generators(generator=MASKED, mask_outside=2.0)
+    real_A, _ = images(2)
+    with torch.no_grad():
+        _, alpha = nets.G_AB.paint(real_A)
+    outside = ~torch.from_numpy(face_ellipse(TEMPLATE, real_A.shape[-1]))
+    assert parts["outside_B"] == pytest.approx(alpha[..., outside].mean().item(), rel=1e-4)
+    assert (held - free).item() == pytest.approx(2 * (parts["outside_A"] + parts["outside_B"]), rel=1e-3)
 
 
 def test_a_teacher_s_translations_are_repeated():

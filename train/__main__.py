@@ -186,6 +186,7 @@ _TRAIN_FLAGS = {
     "identity_end": float,
     "distill": float,
     "mask_area": float,
+    "mask_outside": float,
     "r1": float,
     "noise": float,
     "buffer": int,
@@ -198,7 +199,9 @@ _TRAIN_FLAGS = {
     "save_every": int,
 }
 # Of GeneratorConfig and, with a D before them, of DiscriminatorConfig; those that need no --no- form.
-_GENERATOR_FLAGS = {"filters": int, "blocks": int, "stem": int, "kernel": int, "norm": str, "dropout": float}
+_GENERATOR_FLAGS = {
+    "filters": int, "blocks": int, "stem": int, "kernel": int, "reduce": int, "norm": str, "dropout": float,
+}  # fmt: skip
 _DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int}
 
 

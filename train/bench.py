@@ -22,6 +22,7 @@ from train.config import About, TrainConfig
 from train.discriminators import PatchDiscriminator
 from train.log import read_log
 from train.loop import fit
+from train.prepare import Geometry
 from train.step import DiscriminatorStep, GeneratorStep, Networks
 
 _IMAGES = 100  # per domain
@@ -125,7 +126,8 @@ def flops_per_pair(config: TrainConfig) -> float:
     config = replace(config, precision="float32", batch=1, accumulate=1)
     nets = Networks.build(config, torch.device("cpu"))
     plain = (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
-    step_G, step_D = GeneratorStep(config, nets, plain), DiscriminatorStep(config, nets, plain)
+    step_G = GeneratorStep(config, nets, plain, Geometry().template)
+    step_D = DiscriminatorStep(config, nets, plain)
     height, width = config.shape(config.image_size)
     real = torch.zeros(1, config.generator.channels, height, width)
     with FlopCounterMode(display=False) as counter:

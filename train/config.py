@@ -55,7 +55,8 @@ class TrainConfig:
     """Shape of D_A and D_B."""
 
     stages: tuple[tuple[int, float], ...] = ((256, 0.0),)
-    """(image height in pixels, progress in [0, 1) at which it begins), growing; the last is the size served."""
+    """(image height in pixels, progress in [0, 1) at which it begins), growing; the last is the size served. Where the
+    generator has a ``reduce``, it is trained on images that much smaller."""
     aspect: float = 1.0
     """Width over height of the images."""
     flip: bool = True
@@ -109,6 +110,8 @@ class TrainConfig:
     """Weight of the distance to a teacher's translations."""
     mask_area: float = 0.0
     """Least share of the image a generator's mask must cover on average, falling to 0 from ``decay_from`` on."""
+    mask_outside: float = 0.0
+    """Weight of what masks cover outside the face of aligned crops, so that the background stays."""
     r1: float = 0.0
     """Weight of the gradient penalty on real images, applied lazily every 16 steps (Mescheder et al. 2018)."""
     noise: float = 0.0
@@ -141,8 +144,10 @@ class TrainConfig:
         if not 0.1 <= self.aspect <= 10:
             raise TrainingError("The aspect ratio must lie between 0.1 and 10.")
         sides = [side for size in sizes for side in self.shape(size)]
-        if any(side % 4 or not 16 <= side <= 1024 for side in sides):
-            raise TrainingError("Image sizes must be divisible by 4 and from 16 to 1024.")
+        reduce = self.generator.reduce
+        if any(side % 4 or not 16 <= side <= 1024 for side in sides) or any(size % reduce for size in sizes):
+            times = f" times reduce ({reduce})" if reduce > 1 else ""
+            raise TrainingError(f"Image sizes must be divisible by 4{times} and from {16 * reduce} to 1024.")
         if min(sides) < self.discriminator.smallest:
             raise TrainingError(
                 f"A discriminator with {self.discriminator.layers} strided layers and {self.discriminator.scales} "
@@ -162,12 +167,15 @@ class TrainConfig:
             raise TrainingError("Hours and epochs must be positive.")
         if self.hours is not None and self.start_epoch:
             raise TrainingError("start_epoch needs a length in epochs or pairs, not in hours.")
-        if self.mask_area and not self.generator.mask:
-            raise TrainingError("mask_area needs a generator with a mask.")
+        for name in ("mask_area", "mask_outside"):
+            if getattr(self, name) and not self.generator.mask:
+                raise TrainingError(f"{name} needs a generator with a mask.")
         if self.batch % self.accumulate:
             raise TrainingError("accumulate must divide the batch.")
-        weights = (self.cycle, self.identity, self.identity_end, self.r1, self.noise, self.mask_area, self.distill)
-        if min(*weights, self.buffer, self.ema_halflife, self.validation, self.start_epoch, self.unfreeze) < 0:
+        weights = (self.cycle, self.identity, self.identity_end, self.r1, self.noise, self.distill)
+        masks = (self.mask_area, self.mask_outside)
+        counts = (self.buffer, self.ema_halflife, self.validation, self.start_epoch, self.unfreeze)
+        if min(*weights, *masks, *counts) < 0:
             raise TrainingError(
                 "Weights, noise, buffer, ema_halflife, validation, start_epoch and unfreeze must not be negative."
             )
@@ -190,8 +198,14 @@ class TrainConfig:
         return self.stages[-1][0]
 
     def shape(self, height: int) -> tuple[int, int]:
-        """(height, width) in pixels of the images of a stage."""
+        """(height, width) in pixels of the images that a stage is trained on: smaller by the generator's ``reduce``."""
+        height //= self.generator.reduce
         return height, 4 * round(height * self.aspect / 4)
+
+    @property
+    def cycle_shape(self) -> tuple[int, int] | None:
+        """(height, width) in pixels at which cycles are compared; None for that of the images."""
+        return None if self.cycle_size is None else (self.cycle_size, 4 * round(self.cycle_size * self.aspect / 4))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""

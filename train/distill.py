@@ -40,6 +40,8 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
     taught_by = read_config(teacher)
     if config.generator.channels != taught_by.generator.channels:
         raise TrainingError("A student works in colour, as its teacher does. Leave out --channels.")
+    if config.generator.reduce > 1:
+        raise TrainingError("A student is trained at the size that it serves. Leave out --reduce.")
     height, width = config.shape(config.image_size)
     student, theirs = (count_macs(each, height, width) for each in (config.generator, taught_by.generator))
     if student > MOST_MACS:

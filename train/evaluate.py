@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclegan.bench import psnr
-from cyclegan.faces.align import Template
+from cyclegan.faces.align import face_ellipse
 from cyclegan.model import CONFIG_FILE, DIRECTIONS, CycleGAN, ModelConfig, read_config, reverse, source, target
 from cyclegan.runtime import available_precision, make_engine
 from train.card import write_card
@@ -192,20 +192,6 @@ def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, Any]:
         "changed": round(float(changed.mean()), 4),
         "changed_outside": outside,
     }
-
-
-def face_ellipse(template: Template, size: int) -> np.ndarray:
-    """Where the face of an aligned crop is: bool [size, size].
-
-    An ellipse from the hairline to the chin and from ear to ear. In units of the distance from the eyes to the mouth it
-    ends 1.0 above the eyes and 0.65 below the mouth; in units of the distance between the eyes, 1.1 to either side.
-    """
-    left_eye, right_eye, _, left_mouth, right_mouth = template.points(size)
-    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
-    length, width = np.linalg.norm(mouth - eyes), np.linalg.norm(right_eye - left_eye)
-    centre = eyes[0], eyes[1] + 0.325 * length
-    y, x = np.mgrid[:size, :size]
-    return ((x - centre[0]) / (1.1 * width)) ** 2 + ((y - centre[1]) / (1.325 * length)) ** 2 <= 1
 
 
 def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs: bool = True) -> np.ndarray:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cyclegan.images import save_png
 from cyclegan.model import CARD_FILE, CONFIG_FILE, CycleGAN, Domain, ModelConfig, read_config
-from cyclegan.networks import Generator
+from cyclegan.networks import Generator, GeneratorConfig
 from train import schedule
 from train.buffer import ImageBuffer
 from train.card import write_card
@@ -76,15 +76,18 @@ def _fit(
     share = per_process(config, accelerator.num_processes)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
+    if config.mask_outside and ("square" in geometry.faces or config.aspect != 1):
+        raise TrainingError("mask_outside needs square crops of aligned faces, which prepare makes, in both domains.")
     height, width = config.shape(config.image_size)
     pairs_data = Pairs.load(data, height, width, config.generator.channels, config.validation, config.seed, device)
     epoch = max(len(pairs_data.A), len(pairs_data.B))
 
     nets = Networks.build(config, device)
     if init is not None:
-        start_from(nets, init)
+        start_from(nets, init, config.generator)
     compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
-    step_G, step_D = GeneratorStep(config, nets, compiled), DiscriminatorStep(config, nets, compiled)
+    step_G = GeneratorStep(config, nets, compiled, geometry.template)
+    step_D = DiscriminatorStep(config, nets, compiled)
     optimizer_G, optimizer_D = make_optimizer(config, step_G), make_optimizer(config, step_D)
     translate = step_G.translate
     taught_by = Teacher(teacher, device, config.compile) if teacher else None
@@ -134,7 +137,7 @@ def _fit(
         trained |= {"teacher": teacher.name} if teacher else {}
         at_size = schedule.image_size(config, schedule.progress(config, pairs, seconds, epoch))
         with writing(model_folder):
-            write_snapshot(nets, at_size, geometry, about, trained, model_folder)
+            write_snapshot(nets, config.generator, at_size, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
     if is_main:
@@ -265,10 +268,10 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
     return torch.optim.Adam(weights, lr=config.lr, betas=config.betas, fused=True)
 
 
-def start_from(nets: Networks, folder: Path) -> None:
+def start_from(nets: Networks, folder: Path, shape: GeneratorConfig) -> None:
     """Copy the generators of a finished model, to go on from it; raises TrainingError when it has another shape."""
     model = CycleGAN.from_pretrained(folder)
-    if model.config.generator != nets.G_AB.config:
+    if model.config.generator != shape:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
     for networks, trained in (((nets.G_AB, nets.ema_G_AB), model.G_AB), ((nets.G_BA, nets.ema_G_BA), model.G_BA)):
         for network in networks:
@@ -393,14 +396,14 @@ def is_complete(model_folder: Path, pairs: int) -> bool:
 
 
 def write_snapshot(
-    nets: Networks, size: int, geometry: Geometry, about: About, trained: dict, folder: Path
+    nets: Networks, shape: GeneratorConfig, size: int, geometry: Geometry, about: About, trained: dict, folder: Path
 ) -> None:
     """Write the averaged generators as a model folder that the app serves at ``size`` pixels, the stage's own."""
     G_AB, G_BA = in_colour(nets.ema_G_AB), in_colour(nets.ema_G_BA)
     model_config = ModelConfig(
         name=about.name,
         title=about.title,
-        generator=G_AB.config,
+        generator=replace(G_AB.config, reduce=shape.reduce),
         image_size=size,
         domains={k: Domain(label, faces) for k, label, faces in zip("AB", about.domains, geometry.faces, strict=True)},
         directions=dict(zip(("A2B", "B2A"), about.directions, strict=True)),

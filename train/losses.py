@@ -47,6 +47,11 @@ def mask_area(alpha: Tensor, least: float) -> Tensor:
     return F.relu(least - alpha.float().mean((1, 2, 3))).square().mean()
 
 
+def mask_outside(alpha: Tensor, outside: Tensor) -> Tensor:
+    """The mean of a mask [B, 1, H, W] where ``outside``, bool [H, W], is True."""
+    return alpha.float()[..., outside].mean()
+
+
 def r1(D: nn.Module, real: Tensor) -> Tensor:
     """E[|grad D(x)|^2] / 2 at real images [B, C, H, W] (Mescheder et al. 2018, eq. 9); differentiable."""
     real = real.detach().requires_grad_(True)

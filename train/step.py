@@ -6,12 +6,13 @@ synchronisation between processes needs, and what it only uses (the other half's
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from cyclegan.faces.align import Template, face_ellipse
 from cyclegan.networks import Generator, blend
 from train import losses
 from train.config import TrainConfig
@@ -39,7 +40,8 @@ class Networks:
         """Freshly initialised networks on ``device``."""
         # Channels last is what the fast convolutions of both CPUs and CUDA want in half precision.
         layout = torch.contiguous_format if config.precision == "float32" else torch.channels_last
-        G_AB, G_BA = (Generator(config.generator).to(device).to(memory_format=layout) for _ in range(2))
+        generator = replace(config.generator, reduce=1)  # the images are reduced already
+        G_AB, G_BA = (Generator(generator).to(device).to(memory_format=layout) for _ in range(2))
         D_A, D_B = (PatchDiscriminator(config.discriminator).to(device).to(memory_format=layout) for _ in range(2))
         ema_G_AB, ema_G_BA = (copy.deepcopy(generator).eval().requires_grad_(False) for generator in (G_AB, G_BA))
         return cls(G_AB, G_BA, D_A, D_B, ema_G_AB, ema_G_BA)
@@ -84,9 +86,11 @@ class Networks:
 class GeneratorStep(nn.Module):
     """Fool the discriminators, come back, leave their own domain alone."""
 
-    def __init__(self, config: TrainConfig, nets: Networks, compiled: tuple):
+    def __init__(self, config: TrainConfig, nets: Networks, compiled: tuple, template: Template):
+        """``template`` says where faces are, in case it matters."""
         super().__init__()
-        self.config = config
+        self.config, self._template = config, template
+        self._outside: dict[int, Tensor] = {}  # by size: [S, S], True where no face is
         self.G_AB, self.G_BA = nets.G_AB, nets.G_BA
         self._paint_AB, self._paint_BA, D_A, D_B = compiled
         # Hidden from Module in a function, as only the other half trains them.
@@ -131,7 +135,7 @@ class GeneratorStep(nn.Module):
         total = parts["adversarial_AB"] + parts["adversarial_BA"]
         if cycle:
             rec_A, rec_B = blend(fake_B, *self._paint_BA(fake_B)), blend(fake_A, *self._paint_AB(fake_A))
-            size = self.config.shape(self.config.cycle_size) if self.config.cycle_size else None
+            size = self.config.cycle_shape
             parts["cycle_A"] = losses.cycle(rec_A, real_A, size)
             parts["cycle_B"] = losses.cycle(rec_B, real_B, size)
             total = total + cycle * (parts["cycle_A"] + parts["cycle_B"])
@@ -147,7 +151,19 @@ class GeneratorStep(nn.Module):
             parts["mask_A"], parts["mask_B"] = alpha_A.float().mean(), alpha_B.float().mean()
             area = losses.mask_area(alpha_A, mask_area) + losses.mask_area(alpha_B, mask_area)
             total = total + _MASK_WEIGHT * area
+            if self.config.mask_outside:
+                outside = self._no_face(alpha_A)
+                parts["outside_A"] = losses.mask_outside(alpha_A, outside)
+                parts["outside_B"] = losses.mask_outside(alpha_B, outside)
+                total = total + self.config.mask_outside * (parts["outside_A"] + parts["outside_B"])
         return total, {name: part.detach() for name, part in parts.items()}, fake_A.detach(), fake_B.detach()
+
+
+    def _no_face(self, alpha: Tensor) -> Tensor:
+        size = alpha.shape[-1]
+        if size not in self._outside:
+            self._outside[size] = torch.from_numpy(~face_ellipse(self._template, size)).to(alpha.device)
+        return self._outside[size]
 
 
 class DiscriminatorStep(nn.Module):

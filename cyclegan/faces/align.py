@@ -57,6 +57,20 @@ def photo_to_crop(landmarks: np.ndarray, template: Template, size: int) -> np.nd
     return similarity(landmarks, template.points(size))
 
 
+def face_ellipse(template: Template, size: int) -> np.ndarray:
+    """Where the face of an aligned crop is: bool [size, size].
+
+    An ellipse from the hairline to the chin and from ear to ear. In units of the distance from the eyes to the mouth it
+    ends 1.0 above the eyes and 0.65 below the mouth; in units of the distance between the eyes, 1.1 to either side.
+    """
+    left_eye, right_eye, _, left_mouth, right_mouth = template.points(size)
+    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
+    length, width = np.linalg.norm(mouth - eyes), np.linalg.norm(right_eye - left_eye)
+    centre = eyes[0], eyes[1] + 0.325 * length
+    y, x = np.mgrid[:size, :size]
+    return ((x - centre[0]) / (1.1 * width)) ** 2 + ((y - centre[1]) / (1.325 * length)) ** 2 <= 1
+
+
 def square_to_crop(box: Box, size: int) -> np.ndarray:
     """The matrix that carries an upright square of the photo onto a whole crop of ``size`` pixels."""
     left, top, right, _ = box
