@@ -22,9 +22,10 @@ from cyclegan.errors import CycleGANError, NoFaceError
 from cyclegan.faces import align
 from cyclegan.faces.detect import Face, FaceDetector
 from cyclegan.faces.track import LIVE_SIDE, FaceTracker
-from cyclegan.images import encode_jpeg, load_image
-from cyclegan.model import DIRECTIONS, write_config
+from cyclegan.images import encode_jpeg, load_image, to_tensor
+from cyclegan.model import DIRECTIONS, reverse, source, write_config
 from cyclegan.networks import Generator, GeneratorConfig, count_macs
+from cyclegan.quantize import calibrate, quantized
 from cyclegan.runtime import DEVICES, PRECISIONS, Engine, available_precision, make_engine, processor, resolve_device
 from cyclegan.translator import Translator
 from cyclegan.zoo import CHECKPOINTS, Zoo
@@ -122,7 +123,8 @@ def bench(
     plain = _plain(PLAIN_SIZE, device)
     crop = cv2.resize(film[0], (PLAIN_SIZE, PLAIN_SIZE))[None]
     stages[f"plain ResNet-9/64, eager, {PLAIN_SIZE} px"] = baseline = measure(lambda: plain(crop), 5)
-    peaks = {precision: _peak(precision) for precision in PRECISIONS} if device == "cpu" else {}
+    borne = [precision for precision in PRECISIONS if available_precision(precision) == precision]
+    peaks = {precision: _peak(precision) for precision in borne} if device == "cpu" else {}
     rows = [
         _bench_model(zoo, name, film, jpegs, device, frames, size, baseline["median"], peaks)
         for name in names
@@ -223,13 +225,21 @@ def _plain(size: int, device: str) -> Engine:
 
 def _peak(precision: str) -> float:
     """Billions of multiply-adds per second in a large product of matrices: what the processor can do at best."""
+    import openvino
+
     side = 2048
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(side, side, dtype=kind), torch.randn(side, side, dtype=kind)
+    product: torch.nn.Module = torch.nn.Sequential(torch.nn.Conv2d(side, side, 1, bias=False))
+    if precision == "int8":
+        product = quantized(product, {"0": (-1.0, 1.0)})
+    shape = [1, side, 32, side // 32]
+    graph = openvino.convert_model(product, example_input=torch.zeros(shape), input=[shape])
+    hint = "f32" if precision == "f32" else available_precision("bf16")
+    request = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        a @ b
+        request.infer([x])
         times.append(time.perf_counter() - started)
     return side**3 / 1e9 / min(times)
 
@@ -289,27 +299,37 @@ def choose_precision(zoo: Zoo, name: str, crops: np.ndarray) -> dict[str, Any]:
     """
     entry = zoo.entry(name)
     if all(available_precision(precision) == "f32" for precision in PRECISIONS):
-        raise CycleGANError("This processor computes in f32 only. Choose the precision on one with bfloat16.")
+        raise CycleGANError("This processor computes in f32 only. Choose the precision on one with bfloat16 or int8.")
     rows: dict[str, dict[str, Any]] = {precision: {} for precision in PRECISIONS}
+    size, calibration = entry.config.image_size, {}
     for direction in DIRECTIONS:
-        generator = zoo.load(name).generator(direction)
+        generator, images = zoo.load(name).generator(direction), crops
+        if entry.config.domains[source(direction)].faces == "square":  # drawings: those that the model makes of faces
+            images = make_engine(zoo.load(name).generator(reverse(direction)), size)(crops)
+        # Measured on half of the faces, judged on the other.
+        seen, images = (images[::2], images[1::2]) if len(images) > 1 else (images, images)
+        calibration[direction] = calibrate(generator, to_tensor(seen).split(1))
         reference: list[np.ndarray] = []  # of f32, the first
         for precision, row in rows.items():
-            engine = make_engine(generator, entry.config.image_size, "cpu", "openvino", precision)
-            images = [engine(crop[None])[0] for crop in crops]
-            reference = reference or images
-            values = [psnr(*pair) for pair in zip(images, reference, strict=True)]
+            if available_precision(precision) != precision:
+                continue
+            engine = make_engine(generator, size, "cpu", "openvino", precision, calibration[direction])
+            outputs = [engine(image[None])[0] for image in images]
+            reference = reference or outputs
+            values = [psnr(*pair) for pair in zip(outputs, reference, strict=True)]
             row[direction] = {
                 "psnr": round(float(np.mean(values)), 1),
                 "least_psnr": round(min(values), 1),
-                "ms": measure(partial(engine, crops[:1]), 20)["median"],
+                "ms": measure(partial(engine, images[:1]), 20)["median"],
             }
+    rows = {precision: row for precision, row in rows.items() if row}
     borne = [p for p, row in rows.items() if p == "f32" or min(row[d]["psnr"] for d in DIRECTIONS) >= LEAST_PSNR]
     chosen = min(borne, key=lambda precision: sum(rows[precision][d]["ms"] for d in DIRECTIONS))
     metrics = {key: dict(value) if isinstance(value, dict) else value for key, value in entry.config.metrics.items()}
     for direction in DIRECTIONS if chosen != "f32" else ():
         metrics.setdefault(direction, {})["psnr_f32"] = rows[chosen][direction]["psnr"]
-    write_config(entry.folder, replace(entry.config, precision=chosen, metrics=metrics))
+    calibration = calibration if chosen == "int8" else {}
+    write_config(entry.folder, replace(entry.config, precision=chosen, calibration=calibration, metrics=metrics))
     return {"model": name, "faces": len(crops), "chosen": chosen, "precisions": rows}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cyclegan.errors import BadCheckpointError, UnknownDirectionError
 from cyclegan.faces.align import Template
 from cyclegan.networks import Generator, GeneratorConfig
+from cyclegan.quantize import Calibration, convolutions
 from cyclegan.runtime import PRECISIONS
 
 DIRECTIONS = ("A2B", "B2A")
@@ -83,8 +84,10 @@ class ModelConfig:
     template: Template
     """Where the face lies in the crop."""
     precision: str = "f32"
-    """In which OpenVINO computes it on processors that can: ``"f32"`` or ``"bf16"``. Measured and written by
-    ``python -m cyclegan precision``; `metrics` then hold its PSNR against f32."""
+    """In which OpenVINO computes it on processors that can: ``"f32"``, ``"bf16"`` or ``"int8"``. Measured and written
+    by ``python -m cyclegan precision``; `metrics` then hold its PSNR against f32."""
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    """Of both directions, for ``"int8"``: the range of what each convolution sees (`quantize.calibrate`)."""
     description: str = ""
     """One or two sentences for the page."""
     license: str = ""
@@ -101,11 +104,25 @@ class ModelConfig:
             raise ValueError("The generators of a model work on images of 3 channels.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}.")
+        self._check_calibration()
         if set(self.domains) != {"A", "B"} or set(self.directions) != set(DIRECTIONS):
             raise ValueError("A model has domains A and B and directions A2B and B2A.")
         labels = [*self.directions.values(), *(domain.label for domain in self.domains.values())]
         if any(type(words) is not str for words in (self.name, self.title, self.description, self.license, *labels)):
             raise ValueError("Names, titles, labels, descriptions and licenses are texts.")
+
+    def _check_calibration(self) -> None:
+        if self.precision == "int8" and set(self.calibration) != set(DIRECTIONS):
+            raise ValueError("A model of precision int8 has a calibration of both directions.")
+        if not self.calibration:
+            return
+        with torch.device("meta"):
+            layers = convolutions(Generator(self.generator)).keys()
+        for ranges in self.calibration.values():
+            if ranges.keys() != layers:
+                raise ValueError("The calibration is of another network.")
+            if not all(-1e6 < low <= high < 1e6 for low, high in ranges.values()):
+                raise ValueError("A calibration has a least and a greatest value for each convolution.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
@@ -122,6 +139,10 @@ class ModelConfig:
             values["generator"] = GeneratorConfig(**data["generator"])
             values["domains"] = {key: Domain(**value) for key, value in data["domains"].items()}
             landmarks = tuple((float(x), float(y)) for x, y in data["template"]["landmarks"])
+            values["calibration"] = {
+                str(key): {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+                for key, ranges in data.get("calibration", {}).items()
+            }
             values["template"] = Template(landmarks, float(data["template"]["scale"]))
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,8 @@
 """Engines that run a generator: PyTorch on CUDA, MPS or CPU, and OpenVINO on the CPU.
 
 The device is chosen once, at the edge, and passed down. On the CPU OpenVINO is the default: less than half of PyTorch's
-time for the same picture, and less again in bfloat16 where the processor has it and the model bears it.
+time for the same picture, and less again in bfloat16 or in integers where the processor has them and the model bears
+them.
 """
 
 import contextlib
@@ -26,13 +27,14 @@ from torch import Tensor
 from cyclegan.errors import DeviceError
 from cyclegan.images import to_images, to_tensor
 from cyclegan.networks import Generator
+from cyclegan.quantize import Calibration, quantized
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 ENGINES = ("auto", "torch", "openvino")
 # OpenVINO reports conversions to Google Analytics, unless the package for that seems not to be installed.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
 """In which OpenVINO computes, the most exact first; a model's config names the one that it bears."""
 
 _REQUESTS = 2  # one computes with all cores while another's picture is prepared
@@ -59,13 +61,19 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def make_engine(
-    generator: Generator, size: int, device: str = "cpu", engine: str = "auto", precision: str = "f32"
+    generator: Generator,
+    size: int,
+    device: str = "cpu",
+    engine: str = "auto",
+    precision: str = "f32",
+    calibration: Calibration | None = None,
 ) -> Engine:
     """The engine for a generator in evaluation mode, for pictures of ``size`` pixels.
 
     ``device`` comes from `resolve_device`. ``engine`` is ``"torch"``, ``"openvino"`` (CPU only) or ``"auto"``: OpenVINO
     on the CPU, PyTorch elsewhere. ``precision`` is the least exact one allowed, for OpenVINO; where the processor lacks
-    it, float32 takes its place. Raises DeviceError for OpenVINO off the CPU and ValueError for another engine.
+    it, float32 takes its place. ``"int8"`` needs a ``calibration`` (`quantize.calibrate`). Raises DeviceError for
+    OpenVINO off the CPU, and ValueError for another engine and for int8 without the network's own calibration.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, not {engine!r}.")
@@ -75,7 +83,7 @@ def make_engine(
         return TorchEngine(generator, size, device)
     if device != "cpu":
         raise DeviceError(f'OpenVINO runs on the CPU only, not on "{device}".')
-    return OpenVINOEngine(generator, size, available_precision(precision))
+    return OpenVINOEngine(generator, size, available_precision(precision), calibration)
 
 
 def available_precision(precision: str) -> str:
@@ -85,7 +93,7 @@ def available_precision(precision: str) -> str:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
-    return precision if precision == "bf16" and "BF16" in _capabilities() else "f32"
+    return precision if precision.upper() in _capabilities() else "f32"
 
 
 def processor() -> str:
@@ -112,9 +120,15 @@ class TorchEngine:
 class OpenVINOEngine:
     """OpenVINO on the CPU, one picture at a time: one compiled model for all threads, which queue for its requests."""
 
-    def __init__(self, generator: Generator, size: int, precision: str = "f32"):
+    def __init__(
+        self, generator: Generator, size: int, precision: str = "f32", calibration: Calibration | None = None
+    ):
         self.precision = precision
-        compiled = _compile(generator, size, precision)
+        if precision != "int8":
+            calibration = None
+        elif calibration is None:
+            raise ValueError("int8 needs a calibration.")
+        compiled = _compile(generator, size, precision, calibration)
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         for _ in range(_REQUESTS):
             self._requests.put(compiled.create_infer_request())
@@ -141,11 +155,13 @@ def _capabilities() -> list[str]:
     return _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _compile(generator: Generator, size: int, precision: str) -> Any:
+def _compile(generator: Generator, size: int, precision: str, calibration: Calibration | None) -> Any:
     """The generator as an OpenVINO model for one picture, from the cache if it was compiled on this machine before."""
-    key = _key(generator, size, precision)
+    key = _key(generator, size, precision, calibration)
     # Left alone, processors with bfloat16 use it, whether or not the model bears it; a cached model forgets its own.
-    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    # What is between convolutions of integers needs no more than bfloat16.
+    hint = available_precision("bf16") if precision == "int8" else precision
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if (compiled := _cached(key, options)) is not None:
         return compiled
     import openvino
@@ -155,19 +171,20 @@ def _compile(generator: Generator, size: int, precision: str) -> Any:
         # Tracing warns that the size is checked once, which is so, and that it is deprecated, which is OpenVINO's
         # concern; in a terminal both would look like errors.
         warnings.simplefilter("ignore")
-        graph = openvino.convert_model(generator, example_input=torch.zeros(shape), input=[shape])
+        network = generator if calibration is None else quantized(generator, calibration)
+        graph = openvino.convert_model(network, example_input=torch.zeros(shape), input=[shape])
     compiled = _core().compile_model(graph, "CPU", options)
     _keep(key, compiled.export_model())
     return compiled
 
 
-def _key(generator: Generator, size: int, precision: str) -> str:
+def _key(generator: Generator, size: int, precision: str, calibration: Calibration | None) -> str:
     """A name for everything that a compiled model depends on."""
     import openvino
 
     machine = processor(), _capabilities(), os.cpu_count()
     config = asdict(generator.config)
-    digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision]).encode())
+    digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision, calibration]).encode())
     for value in generator.state_dict().values():
         digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

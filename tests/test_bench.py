@@ -71,8 +71,13 @@ needs_bf16 = pytest.mark.skipif(runtime.available_precision("bf16") == "f32", re
 @needs_bf16
 @pytest.mark.parametrize(
     "times, least, chosen",
-    [((3.0, 1.0), 40.0, "bf16"), ((1.0, 3.0), 40.0, "f32"), ((3.0, 1.0), 60.0, "f32")],
-    ids=["faster", "slower", "too far off"],
+    [
+        ((3.0, 1.0, 2.0), 40.0, "bf16"),
+        ((3.0, 2.0, 1.0), 40.0, "int8"),
+        ((1.0, 3.0, 3.0), 40.0, "f32"),
+        ((3.0, 2.0, 1.0), 60.0, "f32"),
+    ],
+    ids=["faster", "integers are fastest", "slower", "too far off"],
 )
 def test_precision_takes_the_fastest_that_is_close_enough(run, photo, models, monkeypatch, times, least, chosen):
     before = read_config(models / "red")
@@ -83,7 +88,8 @@ def test_precision_takes_the_fastest_that_is_close_enough(run, photo, models, mo
     code, out, _ = run("precision", "--model", "red", photo, "--json")
     config, result = read_config(models / "red"), json.loads(out)
     assert code == 0 and result["chosen"] == config.precision == chosen and result["faces"] == 1
-    assert ("psnr_f32" in config.metrics.get("A2B", {})) == (chosen == "bf16")
+    assert ("psnr_f32" in config.metrics.get("A2B", {})) == (chosen != "f32")
+    assert bool(config.calibration) == (chosen == "int8")
     assert config.metrics["flip_rate_10"] == before.metrics["flip_rate_10"] and config.template == before.template
     code, out, _ = run("precision", "--model", "red", photo)
     assert code == 0 and f"red runs in {chosen} now, chosen on 1 faces." in out

@@ -163,7 +163,12 @@ def _translate(model: CycleGAN, direction: str, real: np.ndarray, device: str, p
     """uint8 [N, S, S, 3] -> [N, 3, S, S, 3]: input, translation, reconstruction."""
     size = real.shape[1]
     ways = (direction, reverse(direction))
-    there, back = (make_engine(model.generator(way), size, device, precision=precision) for way in ways)
+    there, back = (
+        make_engine(
+            model.generator(way), size, device, precision=precision, calibration=model.config.calibration.get(way)
+        )
+        for way in ways
+    )
     triples = []
     for batch in tqdm(_batches(real), desc=direction, unit="batch", leave=False):
         fake = there(batch)
