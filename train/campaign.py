@@ -4,6 +4,7 @@ import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cyclegan.images import save_png
 from cyclegan.model import CONFIG_FILE, WEIGHTS_FILE, read_config
@@ -29,23 +30,35 @@ class Task:
     """Of the time."""
     redraw: bool = False
     """Everything changes, shapes too: without a mask, cycles compared at 16 pixels, colours held by identity loss."""
+    reduce: bool = False
+    """Skin and shapes change, no fine lines: trained at half of the size served."""
+    mask_outside: float = 0.0
+    """As in `TrainConfig`."""
 
     def config(self, recipe: str, hours: float) -> TrainConfig:
         """The recipe as this task needs it."""
-        config = replace(recipes.recipe(recipe), hours=hours)
-        if not self.redraw:
-            return config
-        generator = replace(config.generator, mask=False)
-        return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
+        config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
+        if self.reduce:
+            generator = replace(config.generator, reduce=2)
+            return replace(config, generator=generator, stages=((config.image_size, 0.0),))
+        if self.redraw:
+            generator = replace(config.generator, mask=False)
+            return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
+        return config
 
-    def flags(self) -> list[str]:
-        """What `config` does to a recipe, as options of `fit`."""
-        words = ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0", "--cycle-size"]
-        return [*words, str(_REDRAW_SIZE)] if self.redraw else []
+    def flags(self, image_size: int) -> list[str]:
+        """What `config` does to a recipe for images of this size, as options of `fit`."""
+        words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
+        if self.reduce:
+            words += ["--size", str(image_size), "--reduce", "2"]
+        if self.redraw:
+            words += ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0"]
+            words += ["--cycle-size", str(_REDRAW_SIZE)]
+        return words
 
 
 def _task(
-    name: str, title: str, a: str, b: str, there: str, back: str, words: str, terms: str, share: float, **how: bool
+    name: str, title: str, a: str, b: str, there: str, back: str, words: str, terms: str, share: float, **how: Any
 ) -> Task:
     return Task(About(name, title, (a, b), (there, back), words, terms), share, **how)
 
@@ -61,6 +74,7 @@ TASKS = {
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
             f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
+            reduce=True,
         ),
         _task(
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
@@ -71,10 +85,12 @@ TASKS = {
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
             "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
+            reduce=True, mask_outside=1.0,
         ),
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
             f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
+            reduce=True,
         ),
     )
 }  # fmt: skip
@@ -122,7 +138,7 @@ def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: 
     about = task.about
     words = ["python", "-m", "train", "fit", "--recipe", recipe, "--data", str(data), "--run", str(run), "--model"]
     words += [str(model), "--hours", f"{config.hours:g}", "--title", about.title]
-    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags()]
+    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags(config.image_size)]
     return shlex.join(words)
 
 
