@@ -20,10 +20,10 @@ from train.loop import fit, per_process
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# As few steps as show everything: a batch of 8 in two parts per process, saved every second step. No image is mirrored,
-# as mirroring is drawn per process, and the buffers never fill, as each process has its own.
+# As few steps as show everything: a batch of 8 in two parts per process, saved every second step. The buffers never
+# fill, as each process has its own.
 SETTINGS = """--recipe face --stages 16:0 24:0.5 --filters 4 --blocks 1 --D-filters 4 --D-layers 2 --D-norm spectral
-    --batch 8 --accumulate 2 --precision float32 --no-compile --no-flip --decay-from 1 --lr 5e-4 --lr-ratio 1
+    --batch 8 --accumulate 2 --precision float32 --no-compile --decay-from 1 --lr 5e-4 --lr-ratio 1
     --identity 1 --identity-end 1 --ema-halflife 8 --log-every 8 --save-every 16 --validation 2""".split()
 
 # What each process saw and holds goes to a file of its own.
@@ -111,7 +111,7 @@ def test_together_they_see_the_batches_of_one(two, data):
     assert len(steps[0]) == len(steps[1]) == 4
     for number, halves in enumerate(zip(*steps, strict=True)):
         size = (16, 16) if number < 2 else (24, 24)
-        expected = alone.batch(8 * number, 8, size, False)
+        expected = alone.batch(8 * number, 8, size, True)
         for domain in range(2):
             assert torch.equal(torch.cat([half[domain] for half in halves]), expected[domain])
 

@@ -63,9 +63,10 @@ class Pairs:
         A pure function of the seed and of how many pairs came before, so that a resumed run sees what it would have
         seen. Each domain is shuffled anew per epoch of its own.
         """
-        rng = torch.Generator().manual_seed(hash((self.seed, pairs_seen)) % 2**63)
+        # Drawn pair by pair, so that several processes see together what one would see alone.
+        drawn = torch.stack([_uniform(hash((self.seed, pairs_seen + i)) % 2**63, 2, 3) for i in range(count)])
         A, B = (
-            augment(self._take(images, salt, pairs_seen, count), size, flip, enlarge, rng)
+            augment(self._take(images, salt, pairs_seen, count), size, flip, enlarge, drawn[:, salt])
             for salt, images in enumerate((self.A, self.B))
         )
         return A, B
@@ -88,6 +89,10 @@ class Pairs:
         return to_floats((held_out if len(held_out) else rest)[:count], size)
 
 
+def _uniform(seed: int, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
 @lru_cache(maxsize=8)
 def _order(total: int, seed: int, device: torch.device) -> Tensor:
     """The shuffled order of one epoch, kept on the device for the few that are in use."""
@@ -107,21 +112,22 @@ def to_floats(images: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(to_tensor(images.expand(-1, -1, -1, 3))[:, : images.shape[3]], size)
 
 
-def augment(images: Tensor, size: tuple[int, int], flip: bool, enlarge: float, rng: torch.Generator) -> Tensor:
+def augment(images: Tensor, size: tuple[int, int], flip: bool, enlarge: float, drawn: Tensor) -> Tensor:
     """uint8 [B, H, W, C] -> float32 [B, C, *size] in [-1, 1].
 
     With ``flip`` each is mirrored with probability 0.5; with ``enlarge`` > 1 each is a random part of itself made
-    larger by that factor, the jitter of Zhu et al. 2017. ``rng`` is a CPU generator: nothing waits for the device.
+    larger by that factor, the jitter of Zhu et al. 2017. ``drawn`` decides, [B, 3] in [0, 1) for the mirror, from the
+    top and from the left; on the CPU, so that nothing waits for the device.
     """
     x = to_floats(images, size)
     if flip:
-        mirrored = (torch.rand(len(x), generator=rng) < 0.5).to(x.device, non_blocking=True)
+        mirrored = (drawn[:, 0] < 0.5).to(x.device, non_blocking=True)
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
     if enlarge > 1:
         height, width = size
         x = F.interpolate(x, scale_factor=enlarge, mode="bicubic", align_corners=False).clamp(-1, 1)
-        top = torch.randint(x.shape[2] - height + 1, (len(x),), generator=rng).tolist()
-        left = torch.randint(x.shape[3] - width + 1, (len(x),), generator=rng).tolist()
+        top = (drawn[:, 1] * (x.shape[2] - height + 1)).long().tolist()
+        left = (drawn[:, 2] * (x.shape[3] - width + 1)).long().tolist()
         x = torch.stack([each[:, t : t + height, u : u + width] for each, t, u in zip(x, top, left, strict=True)])
     return x
 
