@@ -144,11 +144,14 @@ def _training(config: ModelConfig, folder: Path) -> str:
     settings, command = trained.get("recipe", {}), shlex.split(trained.get("command", ""))
     if "pairs" in trained and "hours" in trained and settings:
         batch = settings.get("batch", 1)
-        sizes = " then ".join(str(stage[0]) for stage in settings.get("stages", [[config.image_size, 0]]))
+        reduce = config.generator.reduce
+        stages = settings.get("stages", [[config.image_size, 0]])
+        sizes = " then ".join(str(stage[0] // reduce) for stage in stages)
         name = f"recipe `{_recipe(command)}`, " if command else ""
         lines.append(
             f"Trained on {trained['pairs']:,} pairs ({trained['pairs'] // batch:,} steps of {batch}) in "
-            f"{trained['hours']:.2f} hours: {name}{sizes} pixels, seed {settings.get('seed')}. "
+            f"{trained['hours']:.2f} hours: {name}{sizes} pixels"
+            f"{f', enlarged over {config.image_size}' if reduce > 1 else ''}, seed {settings.get('seed')}. "
             "All settings are in `config.json`."
         )
     if "started_from" in trained:
