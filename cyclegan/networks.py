@@ -42,8 +42,9 @@ class GeneratorConfig:
     channels: int = 3
     """Image channels in and out."""
     reduce: int = 1
-    """Work at 1/2 or 1/4 of the image's size and enlarge what was painted, with its mask, over the image: fine detail
-    stays where the mask leaves it, and what a network learnt on small images serves larger ones (Liang et al. 2021)."""
+    """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
+    top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
+    ones so."""
 
     def __post_init__(self):
         sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.reduce)
@@ -203,16 +204,18 @@ class Generator(nn.Module):
             raise ValueError(
                 f"Image height and width must be divisible by {step} and at least {4 * step}, not {height} x {width}."
             )
-        if self.config.reduce > 1:
-            x = F.avg_pool2d(x, self.config.reduce)
+        small = x if self.config.reduce == 1 else F.avg_pool2d(x, self.config.reduce)
         # Colours leave in float32 whatever precision the layers ran in: half precision would band smooth skin.
-        y = self.head(self.up(self.body(self.down(self.stem(x))))).float()
+        y = self.head(self.up(self.body(self.down(self.stem(small))))).float()
+        rgb, alpha = (y[:, :-1], torch.sigmoid(y[:, -1:])) if self.config.mask else (y, None)
+        rgb = torch.tanh(rgb)
         if self.config.reduce > 1:
-            y = F.interpolate(y, scale_factor=self.config.reduce, mode="bilinear", align_corners=False)
-        if not self.config.mask:
-            return torch.tanh(y), None
-        rgb, alpha = y[:, :-1], y[:, -1:]
-        return torch.tanh(rgb), torch.sigmoid(alpha)
+            rgb = (self._enlarge(rgb) + x - self._enlarge(small)).clamp(-1, 1)
+            alpha = None if alpha is None else self._enlarge(alpha)
+        return rgb, alpha
+
+    def _enlarge(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=self.config.reduce, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return blend(x, *self.paint(x))
