@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan import networks, quantize
 from cyclegan.errors import DeviceError
 from cyclegan.images import to_images, to_tensor
 from cyclegan.networks import Generator
@@ -185,6 +186,8 @@ def _key(generator: Generator, size: int, precision: str, calibration: Calibrati
     machine = processor(), _capabilities(), os.cpu_count()
     config = asdict(generator.config)
     digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision, calibration]).encode())
+    for module in (networks, quantize):  # an update may compute something else with the same weights
+        digest.update(Path(module.__file__).read_bytes())
     for value in generator.state_dict().values():
         digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

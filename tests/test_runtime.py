@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import blend, texture
 
-from cyclegan import runtime
+from cyclegan import networks, runtime
 from cyclegan.errors import DeviceError
 from cyclegan.images import to_images, to_tensor
 from cyclegan.networks import Generator, GeneratorConfig
@@ -244,6 +244,15 @@ def test_another_model_does_not_get_the_copy(cached, change):
     size = 32 if change == "size" else 48
     images = pictures(1, size)
     assert largest_difference(make_engine(generator, size)(images), expected(generator, images)) <= 1
+
+
+def test_an_update_of_the_networks_does_not_get_the_copy(cached, monkeypatch, tmp_path):
+    make_engine(vivid(TINY), 48)
+    code = tmp_path / "networks.py"
+    code.write_text("# another version")
+    monkeypatch.setattr(networks, "__file__", str(code))
+    make_engine(vivid(TINY), 48)
+    assert len(list(cached.glob("*.blob"))) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 5000])
