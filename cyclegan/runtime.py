@@ -187,7 +187,7 @@ def _key(generator: Generator, size: int, precision: str, calibration: Calibrati
     config = asdict(generator.config)
     digest = hashlib.sha256(json.dumps([openvino.__version__, machine, config, size, precision, calibration]).encode())
     for module in (networks, quantize):  # an update may compute something else with the same weights
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(Path(str(module.__file__)).read_bytes())
     for value in generator.state_dict().values():
         digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
