@@ -92,6 +92,8 @@ class Translator:
         """The engine of a direction, made on first use. Raises UnknownModelError, BadCheckpointError."""
         key = (model, check_direction(direction))
         config = self.zoo.config(model)
+        if engine := self._engines.get(key):  # without waiting for another that is being made
+            return engine
         with self._lock:
             if key not in self._engines:
                 generator = self.zoo.load(model).generator(direction)

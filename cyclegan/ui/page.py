@@ -1,5 +1,6 @@
 """The whole page: heading, tabs, endpoints, and how it is served."""
 
+import itertools
 import logging
 import threading
 from typing import Any
@@ -10,6 +11,7 @@ from gradio.exceptions import InvalidPathError
 from starlette.middleware import Middleware
 
 from cyclegan.faces.detect import Face
+from cyclegan.model import DIRECTIONS
 from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
@@ -92,7 +94,7 @@ def launch(demo: gr.Blocks, **options) -> tuple:
 
 
 def warm_up(translator: Translator) -> threading.Thread:
-    """Load the detector and the first model in the background, so that the first visitor does not wait for them."""
+    """Load the detector and the models in the background, so that visitors do not wait for them."""
 
     def run() -> None:
         grey = np.full((256, 256, 3), 127, np.uint8)
@@ -104,6 +106,11 @@ def warm_up(translator: Translator) -> threading.Thread:
             translator.zoo.describe()  # the Models tab needs it, and the first count takes seconds
         except Exception:  # visitors will meet the same error, with a message
             log.exception("The first model could not be warmed up.")
+        for name, direction in itertools.product(translator.zoo.entries, DIRECTIONS):
+            try:
+                translator.engine(name, direction)
+            except Exception:
+                log.exception("The model %s could not be warmed up.", name)
 
     thread = threading.Thread(target=run, daemon=True, name="warm-up")
     thread.start()
