@@ -28,6 +28,9 @@ TITLE = "Face translation"
 # Every five minutes, files older than 55 minutes go: none is older than the hour that the heading promises.
 _DELETE = (300, 3300)
 
+# Visits that are remembered at a time, at a quarter of a megabyte each; by default Gradio keeps 10,000.
+_SESSIONS = 300
+
 MAX_FILE = 30 * 2**20
 """Bytes of the largest file that is taken."""
 
@@ -85,6 +88,7 @@ def launch(demo: gr.Blocks, **options) -> tuple:
         theme=THEME,
         css=CSS + BATCH_CSS,
         footer_links=["api"],
+        state_session_capacity=_SESSIONS,
         run_history=False,  # it would store faces in the visitor's browser
         show_error=False,  # it would show tracebacks and server paths
         max_file_size=MAX_FILE,
