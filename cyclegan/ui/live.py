@@ -359,9 +359,10 @@ async function freeze() {
     const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim() === "Photo");
     tab?.click();
     document.querySelector('#photo button[aria-label="Remove Image"]')?.click();
-    for (let i = 0; i < 100; i++) {
+    // What the server says of the photo before is gone with its hint; until then it would wipe the new one away, too.
+    for (let i = 0; i < 200; i++) {
         const input = document.querySelector("#photo input[type=file]");
-        if (input) {
+        if (input && (i > 100 || !document.querySelector("#hint"))) {
             const files = new DataTransfer();
             files.items.add(new File([blob], "camera.jpg", {type: "image/jpeg"}));
             input.files = files.files;
