@@ -22,11 +22,20 @@ from cyclegan.errors import CycleGANError, NoFaceError
 from cyclegan.faces import align
 from cyclegan.faces.detect import Face, FaceDetector
 from cyclegan.faces.track import LIVE_SIDE, FaceTracker
-from cyclegan.images import encode_jpeg, load_image, to_tensor
+from cyclegan.images import encode_jpeg, load_image, psnr, to_tensor
 from cyclegan.model import DIRECTIONS, reverse, source, write_config
 from cyclegan.networks import Generator, GeneratorConfig, count_macs
 from cyclegan.quantize import calibrate, quantized
-from cyclegan.runtime import DEVICES, PRECISIONS, Engine, available_precision, make_engine, processor, resolve_device
+from cyclegan.runtime import (
+    DEVICES,
+    PRECISIONS,
+    Engine,
+    available_precision,
+    compile_network,
+    make_engine,
+    processor,
+    resolve_device,
+)
 from cyclegan.translator import Translator
 from cyclegan.zoo import CHECKPOINTS, Zoo
 
@@ -183,7 +192,8 @@ def landmark_errors(
 ) -> dict[str, float]:
     """How far from their average over the film the landmarks of MTCNN lie, and how far the tracker's lie from the same.
 
-    Medians over frames of the mean distance of the five, as shares of the distance between the eyes.
+    ``film`` and ``shifts`` come from `film_of`. Medians over frames of the mean distance of the five, as shares of the
+    distance between the eyes, under ``"mtcnn"`` and ``"tracked"``.
     """
     middle = np.array(_FRAME) / 2
 
@@ -205,7 +215,11 @@ def landmark_errors(
 
 
 def film_of(photo: np.ndarray, detector: FaceDetector) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Frames in which the largest face of the photo moves a little, and by how many pixels it has: [2] each."""
+    """A film in which the largest face of a photo (uint8 [H, W, 3]) moves a little around the middle.
+
+    Frames, uint8 [480, 640, 3], and by how many pixels (x, y) the face has moved in each, float64 [2]. Raises
+    NoFaceError.
+    """
     faces = detector.detect(photo)
     if not faces:
         raise NoFaceError("No face was found in the photo to measure with. Choose another one with --photo.")
@@ -225,16 +239,12 @@ def _plain(size: int, device: str) -> Engine:
 
 def _peak(precision: str) -> float:
     """Billions of multiply-adds per second in a large product of matrices: what the processor can do at best."""
-    import openvino
-
     side = 2048
     product: torch.nn.Module = torch.nn.Sequential(torch.nn.Conv2d(side, side, 1, bias=False))
     if precision == "int8":
         product = quantized(product, {"0": (-1.0, 1.0)})
     shape = [1, side, 32, side // 32]
-    graph = openvino.convert_model(product, example_input=torch.zeros(shape), input=[shape])
-    hint = "f32" if precision == "f32" else available_precision("bf16")
-    request = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
+    request = compile_network(product, shape, precision).create_infer_request()
     x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     times = []
     for _ in range(5):
@@ -284,12 +294,6 @@ def _ms(value: dict[str, float]) -> str:
 
 
 # --- precision ---
-
-
-def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in decibels; 99 if they are equal."""
-    error = np.mean((image.astype(np.float64) - reference) ** 2)
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def choose_precision(zoo: Zoo, name: str, crops: np.ndarray) -> dict[str, Any]:

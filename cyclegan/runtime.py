@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cyclegan import networks, quantize
 from cyclegan.errors import DeviceError
@@ -159,24 +159,34 @@ def _capabilities() -> list[str]:
 def _compile(generator: Generator, size: int, precision: str, calibration: Calibration | None) -> Any:
     """The generator as an OpenVINO model for one picture, from the cache if it was compiled on this machine before."""
     key = _key(generator, size, precision, calibration)
-    # Left alone, processors with bfloat16 use it, whether or not the model bears it; a cached model forgets its own.
-    # What is between convolutions of integers needs no more than bfloat16.
-    hint = available_precision("bf16") if precision == "int8" else precision
-    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    if (compiled := _cached(key, options)) is not None:
+    if (compiled := _cached(key, _options(precision))) is not None:
         return compiled
+    network = generator if calibration is None else quantized(generator, calibration)
+    compiled = compile_network(network, [1, generator.config.channels, size, size], precision)
+    _keep(key, compiled.export_model())
+    return compiled
+
+
+def compile_network(network: nn.Module, shape: list[int], precision: str) -> Any:
+    """A network in evaluation mode as an OpenVINO model for float32 inputs [B, C, H, W] of this shape.
+
+    For ``"int8"`` it has to round as integers do (`quantize.quantized`).
+    """
     import openvino
 
-    shape = [1, generator.config.channels, size, size]
     with warnings.catch_warnings():
         # Tracing warns that the size is checked once, which is so, and that it is deprecated, which is OpenVINO's
         # concern; in a terminal both would look like errors.
         warnings.simplefilter("ignore")
-        network = generator if calibration is None else quantized(generator, calibration)
         graph = openvino.convert_model(network, example_input=torch.zeros(shape), input=[shape])
-    compiled = _core().compile_model(graph, "CPU", options)
-    _keep(key, compiled.export_model())
-    return compiled
+    return _core().compile_model(graph, "CPU", _options(precision))
+
+
+def _options(precision: str) -> dict[str, str]:
+    # Left alone, processors with bfloat16 use it, whether or not the model bears it; a cached model forgets its own.
+    # What is between convolutions of integers needs no more than bfloat16.
+    hint = available_precision("bf16") if precision == "int8" else precision
+    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
 
 
 def _key(generator: Generator, size: int, precision: str, calibration: Calibration | None) -> str:

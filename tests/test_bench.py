@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import numpy as np
 import pytest
 from helpers import copy_model, draw_photo, identity_model, make_config, texture
 
@@ -107,12 +106,6 @@ def test_precision_needs_a_face(run, tmp_path):
     save_png(tmp_path / "none.png", texture(100, 100))
     code, _, err = run("precision", "--model", "red", tmp_path / "none.png")
     assert code == 1 and err.strip() == "No face was found in these photos."
-
-
-def test_psnr():
-    grey = np.full((8, 8, 3), 100, np.uint8)
-    assert bench.psnr(grey, grey) == 99
-    assert bench.psnr(grey + 10, grey) == pytest.approx(20 * np.log10(25.5))
 
 
 def test_a_config_without_a_precision_is_of_a_model_that_runs_in_f32(tmp_path):

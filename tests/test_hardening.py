@@ -212,6 +212,7 @@ def test_what_is_not_public_cannot_be_called_by_name(served, api):
         answer = api.post(f"/call/{name}", json={"data": []})
         assert answer.status_code == 404 and "There is no endpoint" in answer.json()["detail"], name
         assert "/translate" in answer.json()["detail"]
+    assert api.get("/file=/tmp/call/x.png").status_code == 403  # a file in a folder of that name is a file
 
 
 def test_private_functions_take_no_nonsense(served, api):

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 
 from cyclegan import images
 from cyclegan.errors import BadImageError
-from cyclegan.images import check_image, encode_png, load_image, save_png, to_image, to_images, to_tensor
+from cyclegan.images import check_image, encode_png, load_image, psnr, save_png, to_image, to_images, to_tensor
 
 DAMAGED = "{} is cut off or damaged. Save it again and try once more."
 NOT_AN_IMAGE = "{} is not an image we can read. Use a JPEG, PNG, WebP, GIF, BMP or TIFF file."
@@ -662,3 +662,9 @@ def test_png_with_text(tmp_path):
         assert dict(picture.text) == text
     with Image.open(io.BytesIO(encode_png(noise()))) as picture:
         assert not picture.text
+
+
+def test_psnr():
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    assert psnr(grey, grey) == 99
+    assert psnr(grey + 10, grey) == pytest.approx(20 * np.log10(25.5))

@@ -10,8 +10,7 @@ import torch
 from helpers import make_config, make_model, texture
 from torch import nn
 
-from cyclegan.bench import psnr
-from cyclegan.images import to_images, to_tensor
+from cyclegan.images import psnr, to_images, to_tensor
 from cyclegan.model import CycleGAN, ModelConfig
 from cyclegan.networks import Generator, GeneratorConfig
 from cyclegan.quantize import calibrate, quantized

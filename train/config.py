@@ -199,13 +199,15 @@ class TrainConfig:
 
     def shape(self, height: int) -> tuple[int, int]:
         """(height, width) in pixels of the images that a stage is trained on: smaller by the generator's ``reduce``."""
-        height //= self.generator.reduce
-        return height, 4 * round(height * self.aspect / 4)
+        return self._with_width(height // self.generator.reduce)
 
     @property
     def cycle_shape(self) -> tuple[int, int] | None:
         """(height, width) in pixels at which cycles are compared; None for that of the images."""
-        return None if self.cycle_size is None else (self.cycle_size, 4 * round(self.cycle_size * self.aspect / 4))
+        return None if self.cycle_size is None else self._with_width(self.cycle_size)
+
+    def _with_width(self, height: int) -> tuple[int, int]:
+        return height, 4 * round(height * self.aspect / 4)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""

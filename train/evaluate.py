@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cyclegan.bench import psnr
 from cyclegan.faces.align import face_ellipse
+from cyclegan.images import psnr
 from cyclegan.model import CONFIG_FILE, DIRECTIONS, CycleGAN, ModelConfig, read_config, reverse, source, target
 from cyclegan.runtime import available_precision, make_engine
 from train.card import write_card
@@ -121,9 +120,10 @@ def evaluate(
     scores, pictures = {}, {}
     for direction in DIRECTIONS:
         start, end = source(direction), target(direction)
-        pictures[direction] = _translate(model, direction, real[start], device, precision)
-        fake = pictures[direction][:, 1]
-        exact = None if precision == "f32" else _translate(model, direction, real[start], device, "f32")[:, 1]
+        fake = _translate(model, direction, real[start], device, precision)
+        rec = _translate(model, reverse(direction), fake, device, precision)
+        exact = None if precision == "f32" else _translate(model, direction, real[start], device, "f32")
+        pictures[direction] = np.stack([real[start], fake, rec], axis=1)
         of_fake = network(fake)
         distances = {
             f"{name}{suffix}": round(measure(of, described[end]), 4)
@@ -159,26 +159,13 @@ def evaluate(
     )
 
 
-def _translate(model: CycleGAN, direction: str, real: np.ndarray, device: str, precision: str) -> np.ndarray:
-    """uint8 [N, S, S, 3] -> [N, 3, S, S, 3]: input, translation, reconstruction."""
-    size = real.shape[1]
-    ways = (direction, reverse(direction))
-    there, back = (
-        make_engine(
-            model.generator(way), size, device, precision=precision, calibration=model.config.calibration.get(way)
-        )
-        for way in ways
-    )
-    triples = []
-    for batch in tqdm(_batches(real), desc=direction, unit="batch", leave=False):
-        fake = there(batch)
-        triples.append(np.stack([batch, fake, back(fake)], axis=1))
-    return np.concatenate(triples)
-
-
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), _BATCH):
-        yield images[start : start + _BATCH]
+def _translate(model: CycleGAN, direction: str, images: np.ndarray, device: str, precision: str) -> np.ndarray:
+    """uint8 [N, S, S, 3] -> the same shape."""
+    calibration = model.config.calibration.get(direction)
+    generator, size = model.generator(direction), images.shape[1]
+    engine = make_engine(generator, size, device, precision=precision, calibration=calibration)
+    starts = tqdm(range(0, len(images), _BATCH), desc=direction, unit="batch", leave=False)
+    return np.concatenate([engine(images[start : start + _BATCH]) for start in starts])
 
 
 def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, Any]:

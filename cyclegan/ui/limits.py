@@ -1,7 +1,10 @@
-"""Requests that are turned away before Gradio sees them: bodies beyond all measure, functions that are not public."""
+"""What strangers cannot do: send bodies beyond all measure, call what is not public, fill the memory."""
 
+import contextlib
+import ctypes
 import json
 import re
+import sys
 from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +13,10 @@ MAX_UPLOAD = 2**30
 """Bytes of all files of one upload together; they go to the disk."""
 
 
-_CALL = re.compile(r"/call/(?:v2/)?([^/]*)")
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+
+# Files are served under /file=PATH, whatever folders they lie in.
+_CALL = re.compile(r"[^=]*/call/(?:v2/)?([^/]*)")
 
 
 class PublicOnly:
@@ -21,11 +27,12 @@ class PublicOnly:
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]):
+        """``names`` of the endpoints that are public, without a slash."""
         self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        called = _CALL.search(scope["path"]) if scope["type"] == "http" else None
+        called = _CALL.match(scope["path"]) if scope["type"] == "http" else None
         if called and called[1] not in self.names:
             known = ", ".join(f"/{name}" for name in sorted(self.names))
             await _refuse(send, 404, f'There is no endpoint "{called[1][:80]}". There are: {known}.')
@@ -77,6 +84,17 @@ class BodyLimit:
                 raise
         if read > limit and not refused:
             await _too_large(send, limit)
+
+
+def give_memory_back() -> None:
+    """Have freed pictures returned to the system, where glibc would keep them for what comes next.
+
+    It raises the size from which a block is mapped by itself, and so can go by itself, with every large one that is
+    freed; once set, it stays. Elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # other C libraries
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
 
 
 async def _too_large(send: Send, limit: int) -> None:

@@ -16,7 +16,7 @@ from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
-from cyclegan.ui.limits import BodyLimit, PublicOnly
+from cyclegan.ui.limits import BodyLimit, PublicOnly, give_memory_back
 from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
@@ -83,6 +83,7 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
 
 def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
+    give_memory_back()
     public = {function.api_name for function in demo.fns.values() if function.api_visibility == "public"}
     return demo.launch(
         theme=THEME,
