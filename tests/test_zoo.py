@@ -223,15 +223,16 @@ def test_the_glasses_model_loads_with_sound_weights():
 def test_the_best_model_comes_first_and_unmeasured_ones_last(tmp_path):
     """By the worse direction; the first is what the page offers."""
 
-    def measured(there: float | None, back: float | None) -> dict:
-        return {"A2B": {"kid_share": there}, "B2A": {"kid_share": back}}
+    def measured(there: float | None, back: float | None, changed: float = 0.5) -> dict:
+        return {way: {"kid_share": share, "changed": changed} for way, share in (("A2B", there), ("B2A", back))}
 
     for name, metrics in {
         "plain": {},
         "uneven": measured(0.01, 0.9),
         "good": measured(0.2, 0.3),
+        "good and gentle": measured(0.2, 0.31, 0.1),
         "odd": {"A2B": "no figures", "flip_rate": 1},
         "half": measured(0.1, None),
     }.items():
         make_model(make_config(name, metrics=metrics)).save_pretrained(tmp_path / name)
-    assert list(Zoo(tmp_path).entries) == ["good", "uneven", "half", "odd", "plain"]
+    assert list(Zoo(tmp_path).entries) == ["good and gentle", "good", "uneven", "half", "odd", "plain"]
