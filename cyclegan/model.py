@@ -27,6 +27,8 @@ DIRECTIONS = ("A2B", "B2A")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+GRID_FILE = "grid.png"  # a few faces and what became of them
+FAILURES_FILE = "failures.jpg"  # those that came out worst
 
 
 def check_direction(direction: str) -> str:
@@ -226,9 +228,7 @@ def read_config(folder: Path, name: str | None = None) -> ModelConfig:
 
 def damaged_weights(name: str) -> BadCheckpointError:
     """The error for a weights file that cannot be read."""
-    return BadCheckpointError(
-        f'The weights of the model "{name}" are cut off or damaged. Fetch {WEIGHTS_FILE} again.'
-    )
+    return BadCheckpointError(f'The weights of the model "{name}" are cut off or damaged. Fetch {WEIGHTS_FILE} again.')
 
 
 def foreign_weights(name: str) -> BadCheckpointError:

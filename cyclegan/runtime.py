@@ -121,9 +121,7 @@ class TorchEngine:
 class OpenVINOEngine:
     """OpenVINO on the CPU, one picture at a time: one compiled model for all threads, which queue for its requests."""
 
-    def __init__(
-        self, generator: Generator, size: int, precision: str = "f32", calibration: Calibration | None = None
-    ):
+    def __init__(self, generator: Generator, size: int, precision: str = "f32", calibration: Calibration | None = None):
         self.precision = precision
         if precision != "int8":
             calibration = None

@@ -98,7 +98,11 @@ class Translator:
             if key not in self._engines:
                 generator = self.zoo.load(model).generator(direction)
                 self._engines[key] = make_engine(
-                    generator, config.image_size, self.device, self._engine, config.precision,
+                    generator,
+                    config.image_size,
+                    self.device,
+                    self._engine,
+                    config.precision,
                     config.calibration.get(direction),
                 )
             return self._engines[key]

@@ -51,7 +51,7 @@ def test_models_are_trained_measured_and_put_into_the_page(tiny, crops, tmp_path
         assert config.directions["A2B"] == words
         assert config.metrics["A2B"]["images"] == 30
         assert {path.name for path in (out / name).iterdir()} == {
-            "config.json", "model.safetensors", "README.md", "grid.png",
+            "config.json", "model.safetensors", "README.md", "grid.png", "failures.jpg",
         }  # fmt: skip
         assert "python -m train fit --recipe tiny" in (out / name / "README.md").read_text()
 

@@ -122,9 +122,12 @@ def test_what_people_wrote_survives_and_what_was_generated_is_renewed(folder):
     (folder / "README.md").write_text(text)
     change(folder, metrics=METRICS | {"A2B": SCORES | {"images": 9999}})
     (folder / "grid.png").touch()
+    (folder / "failures.jpg").touch()
     renewed = card(folder)
     assert renewed != text
-    assert renewed.replace("9999", "237").replace("![Translations](grid.png)\n", "") == text
+    pictures = renewed.split("<!-- generated: failures -->\n")[1].split("<!-- end -->")[0]
+    assert pictures.startswith("![Where it fails](failures.jpg)\n")
+    assert renewed.replace("9999", "237").replace("![Translations](grid.png)\n", "").replace(pictures, "") == text
     assert card(folder) == renewed
 
 

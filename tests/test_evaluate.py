@@ -19,7 +19,7 @@ from train.__main__ import main
 from train.classifier import ClassifierConfig
 from train.crops import write_pack
 from train.errors import TrainingError
-from train.evaluate import evaluate, panel, save_metrics
+from train.evaluate import evaluate, panel, save_evaluation
 
 SIZE = 32
 WHITE = (0.98, 0.98, 0.98)
@@ -90,7 +90,7 @@ def test_a_model_that_reaches_the_target_flips_the_classifier_and_comes_closer(m
 
 
 def test_changes_are_those_between_the_pictures(measured):
-    pictures = measured[1]["A2B"].astype(float) / 255
+    pictures = measured[1]["A2B"].images.astype(float) / 255
     assert pictures.shape == (12, 3, SIZE, SIZE, 3)
     real, fake, rec = (pictures[:, i] for i in range(3))
     scores = measured[0].directions["A2B"]
@@ -125,12 +125,12 @@ def test_drawings_have_no_outside_and_a_domain_against_itself_no_share(tmp_path,
 
 def test_validation_images_are_those_that_training_set_aside(same, crops, tmp_path):
     found, pictures = evaluate(same, crops, "cpu", "validation", "onet")
-    assert {direction: len(each) for direction, each in pictures.items()} == {"A2B": 3, "B2A": 3}
+    assert {direction: len(each.images) for direction, each in pictures.items()} == {"A2B": 3, "B2A": 3}
     names = {path.read_bytes() for path in (crops / "trainA").iterdir()}
-    Image.fromarray(pictures["A2B"][0, 0]).save(tmp_path / "first.png")
+    Image.fromarray(pictures["A2B"].images[0, 0]).save(tmp_path / "first.png")
     assert (tmp_path / "first.png").read_bytes() in names
     with pytest.raises(TrainingError, match="test images"):
-        save_metrics(same, found)
+        save_evaluation(same, found)
 
 
 def test_no_validation_images_is_said(tmp_path, crops):
@@ -166,9 +166,21 @@ def test_the_panel_has_a_cell_per_image_and_can_leave_the_inputs_out(measured):
     cell = SIZE + 4
     assert whole.shape == (6 * cell + 12 + 5 * cell, 2 * (3 * SIZE + 8), 3)
     assert generated.shape == (6 * cell + 12 + 5 * cell, 2 * (2 * SIZE + 8), 3)
-    assert np.array_equal(whole[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"][0, 0])
-    assert np.array_equal(generated[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"][0, 1])
+    assert np.array_equal(whole[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"].images[0, 0])
+    assert np.array_equal(generated[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"].images[0, 1])
     assert panel(pictures, 4, columns=2).shape[0] == 2 * cell + 12 + 2 * cell
+
+
+def test_failures_are_those_the_classifier_believes_least(measured):
+    pictures = measured[1]["A2B"]
+    worst = pictures.least_convincing(3)
+    assert worst.shape == (3, 3, SIZE, SIZE, 3)
+    assert (pictures.conviction > 0).mean() == measured[0].directions["A2B"].flip_rate
+    order = np.argsort(pictures.conviction)
+    assert np.array_equal(worst, pictures.images[order[:3]]) and len(set(pictures.conviction)) > 1
+    shown = panel(measured[1], 3, columns=3, failures=True)
+    assert np.array_equal(shown[2 : 2 + SIZE, 4 : 4 + SIZE], worst[0, 0])
+    assert len(pictures.least_convincing(60)) == 12
 
 
 def arguments(model, crops, *more):
@@ -209,11 +221,26 @@ def test_saved_figures_are_listed_with_the_model_and_shown_in_its_card(brighten,
     assert "| 100.0% | 0.0% |" in (brighten / "README.md").read_text()
 
 
+def test_saved_pictures_hold_no_input_and_the_card_shows_them(brighten, crops):
+    assert main(arguments(brighten, crops, "--save")) == 0
+    assert not (brighten / "grid.png").exists() and not (brighten / "failures.jpg").exists()
+    assert main(arguments(brighten, crops, "--save-pictures")) == 0
+    grid, failures = (np.asarray(Image.open(brighten / name)) for name in ("grid.png", "failures.jpg"))
+    assert grid.shape == failures.shape == (2 * (SIZE + 4) + 12, 4 * (2 * SIZE + 8), 3)
+    # Translated from A to B everything is brighter than any test image of A is on average.
+    top = failures[: SIZE + 4]
+    cells = [top[2:-2, 4 + i * (2 * SIZE + 8) :][:, :SIZE] for i in range(4)]
+    darkest = np.mean(np.asarray(Image.open(sorted((crops / "testA").iterdir())[0])))
+    assert all(cell.mean() > darkest + 50 for cell in cells)
+    card = (brighten / "README.md").read_text()
+    assert card.index("(grid.png)") < card.index("## Limitations") < card.index("(failures.jpg)")
+
+
 def test_validation_figures_are_not_saved(same, crops, capsys):
     before = (same / "config.json").read_bytes()
-    assert main(arguments(same, crops, "--split", "validation", "--save")) == 1
+    assert main(arguments(same, crops, "--split", "validation", "--save-pictures")) == 1
     assert "test images" in capsys.readouterr().err
-    assert (same / "config.json").read_bytes() == before
+    assert (same / "config.json").read_bytes() == before and not (same / "failures.jpg").exists()
 
 
 def test_a_missing_part_is_said(same, crops, tmp_path, capsys):

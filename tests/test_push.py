@@ -94,13 +94,14 @@ def folder(tmp_path):
     folder = tmp_path / "hats"
     identity_model(make_config("hats")).save_pretrained(folder)
     (folder / "grid.png").write_bytes(b"picture")
+    (folder / "failures.jpg").write_bytes(b"another")
     write_card(folder)
     (folder / "notes.txt").write_text("private")
     (folder / ".secret").write_text("private")
     return folder
 
 
-NAMES = ("config.json", "model.safetensors", "README.md", "grid.png")
+NAMES = ("config.json", "model.safetensors", "README.md", "grid.png", "failures.jpg")
 
 
 def test_a_model_arrives_whole_in_one_commit_and_nothing_else_does(hub, folder):
@@ -132,13 +133,14 @@ def test_a_dry_run_shows_what_would_go_and_sends_nothing(hub, folder, capsys):
 
     assert main(["push", "--model", str(folder), "--repo", "me/hats", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == list(NAMES) and "me/hats" in lines[4]
+    assert [line.split()[0] for line in lines[:5]] == list(NAMES) and "me/hats" in lines[5]
     assert hashlib.sha256(b"picture").hexdigest() in lines[3] and " 7 bytes" in lines[3]
     assert not hub.tokens
 
 
-def test_a_model_without_a_grid_goes_without(folder):
+def test_a_model_without_pictures_goes_without(folder):
     (folder / "grid.png").unlink()
+    (folder / "failures.jpg").unlink()
     write_card(folder)
     assert [file.path.name for file in model_files(folder)] == list(NAMES[:3])
 
@@ -149,6 +151,7 @@ def test_a_model_without_a_grid_goes_without(folder):
         (lambda f: (f / "README.md").unlink(), TrainingError, "no README.md"),
         (lambda f: (f / "README.md").write_text("# Hats\n"), TrainingError, "metadata"),
         (lambda f: (f / "grid.png").unlink(), TrainingError, "grid.png"),
+        (lambda f: (f / "failures.jpg").unlink(), TrainingError, "failures.jpg"),
         (lambda f: (f / "model.safetensors").write_bytes(b"cut"), BadCheckpointError, "damaged"),
         (lambda f: (f / "config.json").unlink(), BadCheckpointError, "config.json"),
     ],

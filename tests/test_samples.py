@@ -23,9 +23,7 @@ def pictures(count: int, height: int, channels: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (count, height, 16, channels), np.uint8))
 
 
-def make(
-    held_out_A: int, held_out_B: int, height: int = 16, channels: int = 3
-) -> tuple[Samples, Networks, Pairs]:
+def make(held_out_A: int, held_out_B: int, height: int = 16, channels: int = 3) -> tuple[Samples, Networks, Pairs]:
     """Samples of networks whose averaged generators change nothing."""
     config = tiny_config(
         generator=GeneratorConfig(filters=2, blocks=0, mask=True, channels=channels),

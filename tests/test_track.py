@@ -47,8 +47,7 @@ def follow(request, shared_faces, live_detector):
     detector = Counting(live_detector)
     tracker = FaceTracker(detector)
     rows = [
-        (frame, frame.landmarks, tracker.track(frame.image, frame.time))
-        for frame in film(photo, faces[0].landmarks)
+        (frame, frame.landmarks, tracker.track(frame.image, frame.time)) for frame in film(photo, faces[0].landmarks)
     ]
     return rows, detector.searches
 

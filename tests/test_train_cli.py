@@ -264,9 +264,7 @@ def test_changed_settings_on_resume(tiny_recipe, capsys, tmp_path):
     capsys.readouterr()
     assert main([*command, "--lr", "0.1"]) == 1
     error = capsys.readouterr().err
-    assert error.endswith(
-        f"{run} was started with other settings (lr). Repeat its command or choose another --run.\n"
-    )
+    assert error.endswith(f"{run} was started with other settings (lr). Repeat its command or choose another --run.\n")
     assert "Traceback" not in error
 
 

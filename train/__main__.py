@@ -371,9 +371,18 @@ fetches the weights once (95 MB). Without, they are measured in O-Net, a network
         "--features", choices=FEATURES, default="auto", help="for KID and FID; auto: Inception if here, else O-Net"
     )
     command.add_argument("--save", action="store_true", help="write the figures into the model's config and card")
+    command.add_argument(
+        "--save-pictures",
+        action="store_true",
+        help="and pictures for the card: translations and reconstructions of test images, typical and least "
+        "convincing, without the inputs; whoever gets the model sees them",
+    )
     command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of images here (PNG)")
     command.add_argument("--count", type=int, default=60, help="images per direction in the panel (60)")
     command.add_argument("--columns", type=int, default=4, help="images per row of the panel (4)")
+    command.add_argument(
+        "--failures", action="store_true", help="in the panel, those that convince the classifier least"
+    )
     command.add_argument("--no-inputs", action="store_true", help="leave the inputs out of the panel")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -385,16 +394,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     from cyclegan.model import read_config
     from cyclegan.runtime import resolve_device
     from train.card import figures
-    from train.evaluate import evaluate, panel, save_metrics
+    from train.evaluate import evaluate, panel, save_evaluation
 
     measured, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device), args.split, args.features)
     if args.panel:
         try:
-            save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs))
+            save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs, args.failures))
         except OSError as error:
             raise TrainingError(f"The panel cannot be written to {args.panel}: {error.strerror}.") from error
-    if args.save:
-        save_metrics(args.checkpoint, measured)
+    if args.save or args.save_pictures:
+        save_evaluation(args.checkpoint, measured, pictures if args.save_pictures else None)
     if args.json:
         print(json.dumps(measured.to_json(), indent=1))
         return
@@ -409,8 +418,8 @@ def _add_push(commands) -> None:
     command = commands.add_parser(
         "push",
         help="a model to the Hugging Face Hub",
-        description="Upload config.json, model.safetensors, README.md and grid.png of a model folder as a model "
-        "repository, in one commit and nothing else. Log in before: hf auth login.",
+        description="Upload config.json, model.safetensors, README.md and the card's pictures of a model folder as "
+        "a model repository, in one commit and nothing else. Log in before: hf auth login.",
         epilog="example:\n  python -m train push --model checkpoints/glasses --repo you/glasses --private",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cyclegan.images import save_png
-from cyclegan.model import CONFIG_FILE, WEIGHTS_FILE, read_config
+from cyclegan.model import CONFIG_FILE, FAILURES_FILE, GRID_FILE, WEIGHTS_FILE, read_config
 from train import recipes
-from train.card import GRID_FILE, write_card
+from train.card import write_card
 from train.config import About, TrainConfig
 from train.errors import TrainingError, warn
-from train.evaluate import evaluate, panel, save_metrics
+from train.evaluate import evaluate, save_evaluation
 from train.loop import fit
 
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
@@ -96,9 +95,7 @@ TASKS = {
 }  # fmt: skip
 
 
-def campaign(
-    names: list[str], recipe: str, data: Path, runs: Path, out: Path, hours: float, device: str
-) -> None:
+def campaign(names: list[str], recipe: str, data: Path, runs: Path, out: Path, hours: float, device: str) -> None:
     """Train with one recipe, measure and put into ``out`` each named model, in this order.
 
     ``data`` holds NAME.tar, a pack, or NAME, a folder of crops, per model; ``runs`` the run directories. Each model
@@ -119,9 +116,7 @@ def campaign(
         if not _is_done(model, config):
             fit(config, sources[name], run, model, replace(task.about, command=command), device)
             measured, pictures = evaluate(model, sources[name], device)
-            save_metrics(model, measured)
-            # The terms of the photographs forbid to publish them: translations and reconstructions only.
-            save_png(model / GRID_FILE, panel(pictures, count=4, columns=4, inputs=False))
+            save_evaluation(model, measured, pictures)
         _ship(model, out / name)
 
 
@@ -153,7 +148,7 @@ def _ship(model: Path, folder: Path) -> None:
     """Copy a finished model, keeping what people wrote into the card that was there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in (WEIGHTS_FILE, GRID_FILE, CONFIG_FILE):
+        for file in (WEIGHTS_FILE, GRID_FILE, FAILURES_FILE, CONFIG_FILE):
             shutil.copyfile(model / file, folder / file)
         write_card(folder)
     except OSError as error:

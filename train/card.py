@@ -10,12 +10,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from cyclegan.model import CARD_FILE, DIRECTIONS, ModelConfig, read_config
+from cyclegan.model import CARD_FILE, DIRECTIONS, FAILURES_FILE, GRID_FILE, ModelConfig, read_config
 from cyclegan.networks import Generator, count_macs, count_parameters
 from train import recipes
 from train.errors import warn
-
-GRID_FILE = "grid.png"
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n)(?:(?!<!-- generated:).)*?(<!-- end -->)", re.DOTALL)
 
@@ -48,9 +46,14 @@ def write_card(folder: Path) -> None:
     """
     config = read_config(folder)
     card = folder / CARD_FILE
-    blocks = {"sample": _sample(folder), "figures": _figures(config), "training": _training(config, folder)}
+    blocks = {
+        "sample": _sample(folder),
+        "figures": _figures(config),
+        "failures": _failures(folder),
+        "training": _training(config, folder),
+    }
     text = card.read_text(encoding="utf-8") if card.exists() else _new_card(config)
-    if missing := blocks.keys() - {block[2] for block in _BLOCK.finditer(text)}:
+    if missing := {name for name, block in blocks.items() if block} - {found[2] for found in _BLOCK.finditer(text)}:
         names = ", ".join(f"<!-- generated: {name} -->" for name in sorted(missing))
         warn(f"{card} is kept as it is where its generated parts are missing ({names}, each up to <!-- end -->).")
     text = _BLOCK.sub(lambda block: block[1] + blocks.get(block[2], "") + block[3], text)
@@ -96,6 +99,7 @@ python -m cyclegan translate photo.jpg --model {config.name} --direction A2B
         "## Figures",
         "<!-- generated: figures -->\n<!-- end -->",
         "## Limitations",
+        "<!-- generated: failures -->\n<!-- end -->",
         """Not written down yet. Draw `python -m train evaluate --panel panel.png`, look for inputs that come back
 unchanged, casts of colour, patterns, smeared eyes and people the data has few of, and say here what is seen.""",
         "## Intended use",
@@ -116,6 +120,16 @@ The weights inherit the terms of the images they were trained on.""",
 
 def _sample(folder: Path) -> str:
     return f"![Translations]({GRID_FILE})\n" if (folder / GRID_FILE).exists() else ""
+
+
+def _failures(folder: Path) -> str:
+    if not (folder / FAILURES_FILE).exists():
+        return ""
+    return f"""![Where it fails]({FAILURES_FILE})
+
+Of all test images, those whose translation convinces the classifier least: left the translation, right its
+reconstruction, which stands for the input. Above A2B, below B2A.
+"""
 
 
 def _figures(config: ModelConfig) -> str:

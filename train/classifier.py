@@ -95,13 +95,20 @@ class Classifier:
         self.device = device
 
     @torch.inference_mode()
-    def is_B(self, images: np.ndarray) -> np.ndarray:
-        """bool [N] for uint8 [N, S, S, 3] of any size; each image is judged together with its mirror image."""
-        verdicts = []
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """float [N] for uint8 [N, S, S, 3] of any size, above 0 for B and the further from 0 the surer.
+
+        Each image is judged together with its mirror image.
+        """
+        scores = []
         for start in range(0, len(images), _BATCH):
             x = resize(to_tensor(images[start : start + _BATCH]).to(self.device), self.size)
-            verdicts.append((self.net(x) + self.net(x.flip(3)) > 0).cpu().numpy())
-        return np.concatenate(verdicts)
+            scores.append((self.net(x) + self.net(x.flip(3))).cpu().numpy())
+        return np.concatenate(scores)
+
+    def is_B(self, images: np.ndarray) -> np.ndarray:
+        """bool [N] for uint8 [N, S, S, 3] of any size."""
+        return self.scores(images) > 0
 
     def accuracy(self, real_A: np.ndarray, real_B: np.ndarray) -> float:
         """Balanced accuracy in [0, 1]: the mean of the shares recognised in A and in B, uint8 [N, S, S, 3] each."""

@@ -55,4 +55,3 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
             "Lower --filters or --blocks."
         )
     return taught_by
-

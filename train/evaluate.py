@@ -10,8 +10,19 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclegan.faces.align import face_ellipse
-from cyclegan.images import psnr
-from cyclegan.model import CONFIG_FILE, DIRECTIONS, CycleGAN, ModelConfig, read_config, reverse, source, target
+from cyclegan.images import encode_jpeg, encode_png, psnr
+from cyclegan.model import (
+    CONFIG_FILE,
+    DIRECTIONS,
+    FAILURES_FILE,
+    GRID_FILE,
+    CycleGAN,
+    ModelConfig,
+    read_config,
+    reverse,
+    source,
+    target,
+)
 from cyclegan.runtime import available_precision, make_engine
 from train.card import write_card
 from train.classifier import ClassifierConfig, cached_classifier
@@ -24,6 +35,7 @@ SPLITS = ("test", "validation")
 
 _CHANGED = 0.1  # a pixel counts as changed when its mean over channels moved by more than this, pixels in [0, 1]
 _BATCH = 16  # images translated at once
+_SHOWN = 4  # images per direction in the pictures of a card
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,24 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What became of the images of one direction."""
+
+    images: np.ndarray
+    """uint8 [N, 3, S, S, 3]: input, translation, reconstruction."""
+    conviction: np.ndarray
+    """float [N]: the classifier's score of the translation, above 0 where it takes it for the target domain."""
+
+    def spread(self, count: int) -> np.ndarray:
+        """At most ``count`` of the images, evenly spread."""
+        return self.images[np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)]
+
+    def least_convincing(self, count: int) -> np.ndarray:
+        """At most ``count`` of the images, the one that the classifier is furthest from believing first."""
+        return self.images[np.argsort(self.conviction, kind="stable")[:count]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured of a model, and how."""
 
@@ -89,12 +119,12 @@ class Evaluation:
 
 def evaluate(
     checkpoint: Path, data: Path, device: str, split: str = "test", features: str = "auto"
-) -> tuple[Evaluation, dict[str, np.ndarray]]:
+) -> tuple[Evaluation, dict[str, Pictures]]:
     """Measure both directions as the app would compute them, in the precision of the model's config.
 
     ``split`` is ``"test"`` (testA and testB of ``data``, a folder or a pack) or ``"validation"``, the training images
-    that this model's training set aside: choose settings on these. Returns the figures, and pictures per direction:
-    uint8 [N, 3, S, S, 3]: input, translation, reconstruction. Keeps the attribute classifier beside the data.
+    that this model's training set aside: choose settings on these. Returns the figures, and the pictures by direction.
+    Keeps the attribute classifier beside the data.
     Raises TrainingError for missing or empty parts and features that cannot be had, BadCheckpointError for the model.
     """
     model = CycleGAN.from_pretrained(checkpoint)
@@ -123,7 +153,8 @@ def evaluate(
         fake = _translate(model, direction, real[start], device, precision)
         rec = _translate(model, reverse(direction), fake, device, precision)
         exact = None if precision == "f32" else _translate(model, direction, real[start], device, "f32")
-        pictures[direction] = np.stack([real[start], fake, rec], axis=1)
+        believed = classifier.scores(fake) * (1 if end == "B" else -1)
+        pictures[direction] = Pictures(np.stack([real[start], fake, rec], axis=1), believed)
         of_fake = network(fake)
         distances = {
             f"{name}{suffix}": round(measure(of, described[end]), 4)
@@ -132,19 +163,16 @@ def evaluate(
         }
         apart = distances["kid_copy"] > max(distances["kid_floor"], 0)
 
-        def flip_rate(images: np.ndarray, end: str = end) -> float:
-            return round(float((classifier.is_B(images) == (end == "B")).mean()), 4)
-
         drawn = model.config.domains[start].faces == "square"
         scores[direction] = Scores(
             images=counts[start],
             target_images=counts[end],
             **distances,
             kid_share=round(distances["kid"] / distances["kid_copy"], 4) if apart else None,
-            flip_rate=flip_rate(fake),
-            flip_rate_f32=None if exact is None else flip_rate(exact),
+            flip_rate=round(float((believed > 0).mean()), 4),
+            flip_rate_f32=None if exact is None else round(float((classifier.is_B(exact) == (end == "B")).mean()), 4),
             psnr_f32=None if exact is None else round(float(np.mean([*map(psnr, fake, exact)])), 1),
-            **_changes(pictures[direction], None if drawn else face_ellipse(model.config.template, size)),
+            **_changes(pictures[direction].images, None if drawn else face_ellipse(model.config.template, size)),
         )
     return (
         Evaluation(
@@ -186,17 +214,19 @@ def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs: bool = True) -> np.ndarray:
-    """Evenly spread images as one picture, A2B above B2A: uint8 [H, W, 3].
+def panel(
+    pictures: dict[str, Pictures], count: int, columns: int = 4, inputs: bool = True, failures: bool = False
+) -> np.ndarray:
+    """Evenly spread images, or with ``failures`` the least convincing, as one picture, A2B above B2A: uint8 [H, W, 3].
 
     Each cell shows input, translation and reconstruction from left to right. Without ``inputs`` it shows the last two
     only, for data whose terms forbid to publish it: the reconstruction stands for the input.
     """
     halves = []
     for direction in DIRECTIONS:
-        every = pictures[direction][:, 0 if inputs else 1 :]
-        chosen = every[np.linspace(0, len(every) - 1, min(count, len(every))).astype(int)]
-        cells = [np.concatenate(list(triple), axis=1) for triple in chosen]
+        of = pictures[direction]
+        chosen = of.least_convincing(count) if failures else of.spread(count)
+        cells = [np.concatenate(list(triple), axis=1) for triple in chosen[:, 0 if inputs else 1 :]]
         cells = [np.pad(cell, ((2, 2), (4, 4), (0, 0)), constant_values=255) for cell in cells]
         cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
         rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
@@ -205,19 +235,26 @@ def panel(pictures: dict[str, np.ndarray], count: int, columns: int = 4, inputs:
     return np.concatenate([halves[0], gap, halves[1]], axis=0)
 
 
-def save_metrics(folder: Path, evaluation: Evaluation) -> ModelConfig:
+def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pictures] | None = None) -> ModelConfig:
     """Write the figures into ``config.json`` of a model folder and into its card; returns the new config.
 
+    ``pictures`` are put beside them for the card to show: translations and reconstructions of a few images evenly
+    spread, and of those that convince the classifier least; inputs never.
     Raises TrainingError for figures of validation images, on which settings may have been chosen, and where the folder
     cannot be written.
     """
     if evaluation.split != "test":
         raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
     config = replace(read_config(folder), metrics=evaluation.to_json())
-    partial = folder / f".{CONFIG_FILE}.partial"
+    files = {CONFIG_FILE: (json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n").encode()}
+    if pictures:
+        files[GRID_FILE] = encode_png(panel(pictures, _SHOWN, _SHOWN, inputs=False))
+        files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _SHOWN, inputs=False, failures=True))
     try:
-        partial.write_text(json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, folder / CONFIG_FILE)
+        for name, content in files.items():
+            partial = folder / f".{name}.partial"
+            partial.write_bytes(content)
+            os.replace(partial, folder / name)
         write_card(folder)
     except OSError as error:
         raise TrainingError(f"The figures cannot be written to {folder}: {error.strerror}.") from error

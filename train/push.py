@@ -8,11 +8,11 @@ import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from cyclegan.model import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, CycleGAN
-from train.card import GRID_FILE
+from cyclegan.model import CARD_FILE, CONFIG_FILE, FAILURES_FILE, GRID_FILE, WEIGHTS_FILE, CycleGAN
 from train.errors import TrainingError
 
 _NEEDED = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+_PICTURES = (GRID_FILE, FAILURES_FILE)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ModelFile:
 
 
 def model_files(folder: Path) -> list[ModelFile]:
-    """What a model consists of: config, weights, card and, where there is one, grid; nothing else of the folder.
+    """What a model consists of: config, weights, card and the pictures it has; nothing else of the folder.
 
     Raises BadCheckpointError for a model that the app could not load, and TrainingError for a card that is missing,
     that the Hub would not read, or that shows a picture which is not there.
@@ -46,10 +46,11 @@ def model_files(folder: Path) -> list[ModelFile]:
         ) from error
     if not card.startswith("---\n"):
         raise TrainingError(f"{folder / CARD_FILE} does not begin with the Hub's metadata, between two lines of ---.")
-    grid = folder / GRID_FILE
-    if f"({GRID_FILE})" in card and not grid.exists():
-        raise TrainingError(f"{folder / CARD_FILE} shows {GRID_FILE}, which is not in the folder.")
-    paths = [folder / name for name in _NEEDED] + ([grid] if grid.exists() else [])
+    here = [name for name in _PICTURES if (folder / name).exists()]
+    for name in _PICTURES:
+        if f"({name})" in card and name not in here:
+            raise TrainingError(f"{folder / CARD_FILE} shows {name}, which is not in the folder.")
+    paths = [folder / name for name in (*_NEEDED, *here)]
     return [ModelFile(path, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
 
 

@@ -158,7 +158,6 @@ class GeneratorStep(nn.Module):
                 total = total + self.config.mask_outside * (parts["outside_A"] + parts["outside_B"])
         return total, {name: part.detach() for name, part in parts.items()}, fake_A.detach(), fake_B.detach()
 
-
     def _no_face(self, alpha: Tensor) -> Tensor:
         size = alpha.shape[-1]
         if size not in self._outside:

@@ -2,30 +2,28 @@
 
 import base64
 import html
-import io
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
 from cyclegan import guests
 from cyclegan.errors import BadCheckpointError, BadImageError
-from cyclegan.images import load_image
-from cyclegan.model import CARD_FILE, DIRECTIONS
+from cyclegan.images import encode_jpeg, load_image
+from cyclegan.model import CARD_FILE, DIRECTIONS, FAILURES_FILE, GRID_FILE
 from cyclegan.translator import Translator
 from cyclegan.ui.components import UploadedFile, plain, toasts
 from cyclegan.ui.photo import PhotoTab
 from cyclegan.zoo import Entry, describe
 
-GRID_FILE = "grid.png"
-
 _MOST = 3  # models added in one visit
-_GRID_SIDE = 900  # longest side in pixels at which grids are shown
+_PICTURE_SIDE = 900  # longest side in pixels at which pictures of models are shown
 
 # Figures of `metrics` in the words of the field, and whether they are shares.
 _FIGURES = {
@@ -128,7 +126,7 @@ def _card(entry: Entry, folder: Path) -> str:
     """HTML: one model; ``folder`` holds its card and its grid, if it has them."""
     config, row = entry.config, describe(entry)
     text = _read_card(folder)
-    limits, grid = _limitations(text), _grid(folder)
+    title, limits = html.escape(config.title), _limitations(text)
     directions = " · ".join(html.escape(label) for label in config.directions.values())
     facts = [
         f"{config.image_size} × {config.image_size} pixels per face",
@@ -136,14 +134,14 @@ def _card(entry: Entry, folder: Path) -> str:
         f"revision <code>{entry.revision}</code>",
     ]
     terms = f'<p class="terms">{html.escape(config.license)}</p>' if config.license else ""
-    picture = f'<figure><img src="{grid}" loading="lazy" alt="Sample faces of the model {html.escape(config.title)}, ' \
-        'as its card describes them"></figure>' if grid else ""  # fmt: skip
+    grid = _figure(folder / GRID_FILE, f"Sample faces of the model {title}, as its card describes them")
+    failures = _figure(folder / FAILURES_FILE, f"Faces on which the model {title} fails, as its card describes them")
     figures = _figures(config.metrics, config.directions)
     return (
-        f'<article class="model"><header><h2>{html.escape(config.title)}</h2><p class="directions">{directions}</p>'
-        f"<p>{html.escape(config.description)}</p></header>{picture}"
+        f'<article class="model"><header><h2>{title}</h2><p class="directions">{directions}</p>'
+        f"<p>{html.escape(config.description)}</p></header>{grid}"
         f'<div class="columns"><div>'
-        + (f"<h3>Limitations</h3>{limits}" if limits else "")
+        + (f"<h3>Limitations</h3>{failures}{limits}" if limits else failures)
         + (f"<details><summary>The whole card</summary>{_render(_parse(text))}</details>" if text else "")
         + f'{terms}<p class="facts">{" · ".join(facts)}</p></div>'
         + (f"<div>{figures}</div>" if figures else "")
@@ -162,7 +160,7 @@ def _figures(metrics: dict[str, Any], labels: dict[str, str]) -> str:
         heads = "".join(f'<th scope="col">{html.escape(labels[way])}</th>' for way in by_direction)
         rows = "".join(
             f'<tr><th scope="row">{html.escape(_named(key))}</th>'
-            + "".join(f"<td>{_figure(key, figures.get(key))}</td>" for figures in by_direction.values())
+            + "".join(f"<td>{_value(key, figures.get(key))}</td>" for figures in by_direction.values())
             + "</tr>"
             for key in ordered
         )
@@ -170,7 +168,7 @@ def _figures(metrics: dict[str, Any], labels: dict[str, str]) -> str:
             f'<div class="table" tabindex="0" role="group" aria-label="Figures"><table><thead><tr><th scope="col">'
             f"On held-out images</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
-    note = " · ".join(f"{html.escape(_named(key))}: {_figure(key, value)}" for key, value in rest.items())
+    note = " · ".join(f"{html.escape(_named(key))}: {_value(key, value)}" for key, value in rest.items())
     return table + (f'<p class="facts">{note}</p>' if note else "")
 
 
@@ -178,7 +176,7 @@ def _named(key: str) -> str:
     return _FIGURES[key][0] if key in _FIGURES else key.replace("_", " ").capitalize()
 
 
-def _figure(key: str, value: Any) -> str:
+def _value(key: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -226,13 +224,12 @@ def _render(tokens: list[Token]) -> str:
     return _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
 
 
-def _grid(folder: Path) -> str:
-    """The URL of the model's sample grid; empty if there is none."""
+def _figure(file: Path, description: str) -> str:
+    """HTML: a picture of the model folder, described in HTML too; empty if it is not there."""
     try:
-        picture = Image.fromarray(load_image(folder / GRID_FILE))
+        picture = Image.fromarray(load_image(file))
     except BadImageError:
         return ""
-    picture.thumbnail((_GRID_SIDE, _GRID_SIDE))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    content = base64.b64encode(encode_jpeg(np.asarray(picture))).decode()
+    return f'<figure><img src="data:image/jpeg;base64,{content}" loading="lazy" alt="{description}"></figure>'

@@ -125,9 +125,7 @@ class PhotoTab:
             with gr.Row():
                 self.across = gr.Slider(0, 100, 50, step=1, label="Across (%)", min_width=120, buttons=[])
                 self.down = gr.Slider(0, 100, 50, step=1, label="Down (%)", min_width=120, buttons=[])
-        self.model = gr.Radio(
-            self._models([]), value=names[0], label="Model", elem_id="model", visible=len(names) > 1
-        )
+        self.model = gr.Radio(self._models([]), value=names[0], label="Model", elem_id="model", visible=len(names) > 1)
         self.direction = gr.Radio(self._directions(names[0]), value="A2B", label="Direction", elem_id="direction")
         with gr.Accordion("Add steps", open=False, elem_id="chain") as self.chain:
             steps = self._steps([])

@@ -113,9 +113,7 @@ def _card(translation: Translation, steps: Sequence[str], no_face: str, text: di
 
 def _figure(picture: np.ndarray, caption: str, alt: str, text: dict[str, str]) -> str:
     url = "data:image/png;base64," + base64.b64encode(encode_png(picture, text)).decode()
-    return (
-        f'<figure><img src="{url}" alt="{html.escape(alt)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
+    return f'<figure><img src="{url}" alt="{html.escape(alt)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _heat_maps(translation: Translation, who: str) -> str:

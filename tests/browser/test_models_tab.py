@@ -41,6 +41,7 @@ def open_page(cache, tmp_path_factory):
     (root / "glasses").mkdir()
     (root / "glasses" / "README.md").write_text(CARD)
     Image.new("RGB", (200, 100), "orange").save(root / "glasses" / "grid.png")
+    Image.new("RGB", (200, 100), "purple").save(root / "glasses" / "failures.jpg")
     translator = FakeTranslator([FIVE[0], FIVE[1]], root=root)
     demo = build_demo(translator, add_models=True)
     _, url, _ = launch(demo, prevent_thread_lock=True, quiet=True)
@@ -68,13 +69,14 @@ def test_cards_show_figures_grid_and_limitations(visit, open_page):
     expect(first.get_by_role("heading", name="Limitations")).to_be_visible()
     expect(first.get_by_text("Frames are soft.").first).to_be_visible()
     expect(first.get_by_role("img", name="Sample faces of the model Glasses")).to_be_visible()
+    expect(first.get_by_role("img", name="Faces on which the model Glasses fails")).to_be_visible()
     expect(first).to_contain_text("CC BY-NC 4.0")
     expect(first).to_contain_text(open_page[0].zoo.entries["glasses"].revision)
     expect(first.get_by_text("Secret sauce.")).to_be_hidden()
     first.get_by_text("The whole card").click()
     expect(first.get_by_text("Secret sauce.")).to_be_visible()
     expect(first.get_by_role("link", name="a link")).to_have_attribute("rel", "noopener noreferrer")
-    assert first.locator("img").count() == 1 and page.title() == "Face translation"
+    assert first.locator("img").count() == 2 and page.title() == "Face translation"
 
 
 def test_a_model_folder_serves_the_visitor_who_brought_it(visit, open_page, pictures, model_files):
