@@ -226,10 +226,11 @@ def test_saved_pictures_hold_no_input_and_the_card_shows_them(brighten, crops):
     assert not (brighten / "grid.png").exists() and not (brighten / "failures.jpg").exists()
     assert main(arguments(brighten, crops, "--save-pictures")) == 0
     grid, failures = (np.asarray(Image.open(brighten / name)) for name in ("grid.png", "failures.jpg"))
-    assert grid.shape == failures.shape == (2 * (SIZE + 4) + 12, 4 * (2 * SIZE + 8), 3)
+    assert grid.shape == (2 * (SIZE + 4) + 12, 4 * (2 * SIZE + 8), 3)
+    assert failures.shape == (4 * (SIZE + 4) + 12, 2 * (2 * SIZE + 8), 3)
     # Translated from A to B everything is brighter than any test image of A is on average.
-    top = failures[: SIZE + 4]
-    cells = [top[2:-2, 4 + i * (2 * SIZE + 8) :][:, :SIZE] for i in range(4)]
+    across, down = 2 * SIZE + 8, SIZE + 4
+    cells = [failures[2 + y * down :, 4 + x * across :][:SIZE, :SIZE] for y in range(2) for x in range(2)]
     darkest = np.mean(np.asarray(Image.open(sorted((crops / "testA").iterdir())[0])))
     assert all(cell.mean() > darkest + 50 for cell in cells)
     card = (brighten / "README.md").read_text()

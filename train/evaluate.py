@@ -36,6 +36,7 @@ SPLITS = ("test", "validation")
 _CHANGED = 0.1  # a pixel counts as changed when its mean over channels moved by more than this, pixels in [0, 1]
 _BATCH = 16  # images translated at once
 _SHOWN = 4  # images per direction in the pictures of a card
+_FAILURE_COLUMNS = 2  # the page shows failures beside the figures, in half of its width
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pi
     files = {CONFIG_FILE: (json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n").encode()}
     if pictures:
         files[GRID_FILE] = encode_png(panel(pictures, _SHOWN, _SHOWN, inputs=False))
-        files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _SHOWN, inputs=False, failures=True))
+        files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _FAILURE_COLUMNS, inputs=False, failures=True))
     try:
         for name, content in files.items():
             partial = folder / f".{name}.partial"

@@ -185,12 +185,12 @@ def _value(key: str, value: Any) -> str:
 
 
 def _read_card(folder: Path) -> str:
-    """The Markdown of a model card without its front matter; empty if there is none."""
+    """The Markdown of a model card without its front matter and its comments; empty if there is none."""
     try:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
-    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return re.sub(r"\A---\n.*?\n---\n|<!--.*?-->\n?", "", text, flags=re.DOTALL)
 
 
 def _limitations(text: str) -> str:

@@ -31,6 +31,9 @@ Intro with [a link](https://example.org/paper) and ![a picture](https://example.
 ## Data
 
 Secret sauce.
+
+<!-- a note
+to myself -->
 """
 
 
@@ -76,6 +79,7 @@ def test_cards_show_figures_grid_and_limitations(visit, open_page):
     first.get_by_text("The whole card").click()
     expect(first.get_by_text("Secret sauce.")).to_be_visible()
     expect(first.get_by_role("link", name="a link")).to_have_attribute("rel", "noopener noreferrer")
+    expect(first).not_to_contain_text("to myself")
     assert first.locator("img").count() == 2 and page.title() == "Face translation"
 
 
