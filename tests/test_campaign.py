@@ -114,3 +114,27 @@ def test_every_tasks_options_are_its_settings(name, capsys):
     command = ["fit", "--data", "x", "--run", "y", "--hours", "1", *task.flags(config.image_size), "--dry-run"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == config.to_json()
+
+
+@pytest.mark.parametrize("lost", ["grid.png", "failures.jpg"])
+def test_a_model_whose_pictures_could_not_be_written_is_measured_again(tiny, crops, tmp_path, lost):
+    arguments = (["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    campaign(*arguments)
+    weights = (tmp_path / "out" / "glasses" / "model.safetensors").read_bytes()
+    (tmp_path / "runs" / "glasses" / "model" / lost).unlink()
+    campaign(*arguments)
+    assert (tmp_path / "runs" / "glasses" / "model" / lost).exists()
+    assert (tmp_path / "out" / "glasses" / "model.safetensors").read_bytes() == weights
+
+
+def test_less_time_later_changes_nothing(tiny, crops, tmp_path, monkeypatch):
+    campaign(["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    monkeypatch.setattr(module, "evaluate", lambda *_: pytest.fail("measured twice"))
+    campaign(["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.1, "cpu")
+
+
+def test_a_recipe_that_does_not_suit_a_task_is_refused_before_anything_is_trained(crops, tmp_path):
+    (crops / "age").symlink_to(crops / "glasses")
+    with pytest.raises(TrainingError, match="mask_outside needs a generator with a mask"):
+        campaign(["glasses", "age"], "paper", crops, tmp_path / "runs", tmp_path / "out", 1.0, "cpu")
+    assert not (tmp_path / "runs").exists()

@@ -1,5 +1,6 @@
 """The model card: complete when first written, and careful with what people wrote into it."""
 
+import json
 from dataclasses import replace
 
 import huggingface_hub
@@ -136,6 +137,21 @@ def test_a_card_that_lost_a_part_is_kept_and_that_is_said(folder, capsys):
     text = card(folder)
     assert text.startswith("# Mine\n<!-- generated: figures -->\n| |") and "old" not in text
     assert "generated: training" in capsys.readouterr().err
+
+
+def test_a_card_in_another_encoding_is_left_alone_and_that_is_said(folder, capsys):
+    text = card(folder).replace("## Limitations", "## Limitations\n\nSchöne Brillen.").encode("cp1252")
+    (folder / "README.md").write_bytes(text)
+    write_card(folder)
+    assert (folder / "README.md").read_bytes() == text
+    assert "not in UTF-8" in capsys.readouterr().err
+
+
+def test_a_model_of_grey_images_is_in_colour_and_no_start_for_its_own_training(folder):
+    training = json.loads((folder / "config.json").read_text())["training"]
+    assert "--init" in card(folder)
+    change(folder, training=training | {"recipe": training["recipe"] | {"generator": {"channels": 1}}})
+    assert "--init" not in card(folder) and training["command"][:20] in card(folder)
 
 
 def test_a_part_that_lost_its_end_takes_nothing_else_with_it(folder):

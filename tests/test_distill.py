@@ -140,3 +140,18 @@ def test_without_a_teacher_its_weight_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="distill needs a teacher"):
         fit(student(), write_domains(tmp_path / "data", 4), tmp_path / "run", tmp_path / "model", ABOUT)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_does_not_take_the_place_of_its_teacher(teacher, tmp_path):
+    before = (teacher / "model.safetensors").read_bytes()
+    data = write_domains(tmp_path / "data")
+    with pytest.raises(TrainingError, match="would take the place of its teacher"):
+        fit(student(), data, tmp_path / "run", teacher.parent / "." / "teacher", ABOUT, teacher=teacher)
+    assert (teacher / "model.safetensors").read_bytes() == before
+
+
+def test_a_teacher_that_reduces_wants_other_sizes(tmp_path):
+    config = replace(make_config("teacher", image_size=64), generator=GeneratorConfig(filters=32, blocks=4, reduce=2))
+    make_model(config).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(TrainingError, match="divisible by 8. Choose another --size"):
+        check_student(student(stages=((36, 0.0),)), tmp_path / "teacher")

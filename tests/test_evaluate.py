@@ -12,7 +12,7 @@ from train_fixtures import write_noise
 
 from cyclegan.__main__ import main as cyclegan_main
 from cyclegan.faces.align import face_ellipse
-from cyclegan.model import DIRECTIONS, read_config
+from cyclegan.model import DIRECTIONS, read_config, write_config
 from cyclegan.runtime import available_precision
 from train import evaluate as module
 from train.__main__ import main
@@ -256,8 +256,20 @@ def test_a_missing_part_is_said(same, crops, tmp_path, capsys):
 
 
 def test_a_panel_that_cannot_be_written_is_said(same, crops, tmp_path, capsys):
-    assert main(arguments(same, crops, "--panel", str(tmp_path / "no" / "panel.png"))) == 1
-    assert "panel.png" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(arguments(same, crops, "--save", "--panel", str(tmp_path / "file" / "panel.png"))) == 1
+    told = capsys.readouterr()
+    assert "panel.png" in told.err
+    assert "flip rate" in told.out and read_config(same).metrics["A2B"]["images"] == 12  # nothing else is lost
+    assert main(arguments(same, crops, "--panel", str(tmp_path / "new" / "panel.png"))) == 0
+
+
+def test_figures_are_those_of_the_weights_beside_them(same, crops):
+    found, _ = evaluate(same, crops, "cpu", features="onet")
+    write_config(same, replace(read_config(same), training={"pairs": 9, "recipe": {"validation": 3}}))
+    with pytest.raises(TrainingError, match="trained on since it was measured. Measure it again"):
+        save_evaluation(same, found)
+    assert read_config(same).metrics == {}
 
 
 def test_random_weights_are_measured_without_a_fault(tmp_path, crops):

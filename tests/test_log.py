@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from train.log import LossLog, read_log
+from train.log import LossLog, plot_log, read_log
 
 
 def written(run) -> list[tuple[int, str, float]]:
@@ -70,7 +70,7 @@ def test_the_picture_has_a_panel_per_kind_of_loss(tmp_path):
     for losses in ({"cycle_A": 1.0}, {"cycle_A": 1.0, "D_A": 0.25, "adversarial_AB": 0.5, "r1_A": 2.0}):
         for pairs in (100, 200, 300):
             log.write(pairs, pairs, 64, losses)
-        log.plot(tmp_path / "losses.png")
+        plot_log(tmp_path)
         with Image.open(tmp_path / "losses.png") as picture:
             picture.load()
             assert picture.format == "PNG" and picture.width == 1000
@@ -83,7 +83,7 @@ def test_a_curve_is_drawn_where_its_values_are(tmp_path):
     log = LossLog(tmp_path)
     for step in range(11):
         log.write(100 * step, step, 64, {"cycle_A": 1 - step / 10})
-    log.plot(tmp_path / "losses.png")
+    plot_log(tmp_path)
     picture = np.asarray(Image.open(tmp_path / "losses.png").convert("RGB")).astype(int)
     blue = (picture[..., 2] - picture[..., 0] > 100) & (np.arange(picture.shape[1]) < 850)  # right of it is the legend
     rows, columns = np.nonzero(blue)
@@ -93,5 +93,6 @@ def test_a_curve_is_drawn_where_its_values_are(tmp_path):
 
 
 def test_nothing_logged_draws_nothing(tmp_path):
-    LossLog(tmp_path).plot(tmp_path / "losses.png")
+    LossLog(tmp_path)
+    plot_log(tmp_path)
     assert not (tmp_path / "losses.png").exists()

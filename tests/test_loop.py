@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,15 +23,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_fixtures import ABOUT, ROOT, one_thread, quick_plots, tiny_config, write_domains, write_noise  # noqa: F401
 
 from cyclegan.images import load_image, to_tensor
-from cyclegan.model import CycleGAN
+from cyclegan.model import CycleGAN, read_config, write_config
 from cyclegan.networks import Generator, GeneratorConfig, InstanceNorm
 from train import loop, losses
+from train.card import write_card
 from train.config import DiscriminatorConfig
 from train.data import Pairs, load_part
 from train.errors import TrainingError
 from train.log import read_log
 from train.loop import fit, in_colour
 from train.prepare import TEMPLATES, Geometry
+from train.state import claimed
 from train.step import DiscriminatorStep, GeneratorStep, Networks
 
 NETWORKS = {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
@@ -135,6 +138,7 @@ def test_the_state_holds_everything_that_moves(finished):
         "steps",
         "seconds",
         "liveliness",
+        "height",
         "config",
     }
     assert (state["pairs"], state["steps"]) == (24, 12) and state["liveliness"] > 0
@@ -394,6 +398,7 @@ def test_killed_while_it_writes_and_started_again(data, finished, tmp_path, what
     assert losses_of(run) == losses_of(finished)
     assert {path.name for path in (run / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
+        ".lock",
         "losses.csv",
         "losses.png",
         "model",
@@ -873,6 +878,91 @@ def test_a_state_of_an_earlier_version_is_refused(six, tmp_path):
     torch.save({"pairs": 12, "config": tiny_config().to_json()}, tmp_path / "run" / "state.pt")
     with pytest.raises(TrainingError, match="is of an earlier version. Choose another --run and --init"):
         fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT)
+
+
+def test_two_processes_do_not_train_in_one_run(six, tmp_path):
+    run, model = tmp_path / "run", tmp_path / "model"
+    run.mkdir()
+    with claimed(run), pytest.raises(TrainingError, match="Another process trains in .*run. Wait for it"):
+        fit(tiny_config(), six, run, model, ABOUT)
+    assert not model.exists() and not (run / "losses.csv").exists()
+    fit(tiny_config(), six, run, model, ABOUT)
+    assert state_of(run)["pairs"] == 24
+
+
+def test_killed_between_its_last_snapshot_and_its_card(six, tmp_path, monkeypatch):
+    run, model = tmp_path / "run", tmp_path / "model"
+    fit(tiny_config(pairs=12), six, run, model, ABOUT)
+    (run / "losses.png").unlink()
+    (model / "grid.png").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_config(), six, run, model, ABOUT)
+    fit(tiny_config(), six, run, model, ABOUT)
+    assert "Trained on 24 pairs" in (model / "README.md").read_text() and (run / "losses.png").exists()
+
+
+def test_figures_and_pictures_of_earlier_weights_go_with_them(six, tmp_path, monkeypatch):
+    run, model = tmp_path / "run", tmp_path / "model"
+    fit(tiny_config(pairs=4), six, run, model, ABOUT)
+    change = {"images": 3, "flip_rate": 0.9}
+    write_config(model, replace(read_config(model), metrics={"A2B": change, "B2A": change}))
+    for name in ("grid.png", "failures.jpg"):
+        (model / name).touch()
+    write_card(model)
+    (model / "README.md").write_text((model / "README.md").read_text() + "\nMine.\n")
+    fit(tiny_config(pairs=4), six, run, model, ABOUT)  # the same training: they stay
+    assert "(failures.jpg)" in (model / "README.md").read_text() and "90.0%" in (model / "README.md").read_text()
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_config(), six, run, model, ABOUT)
+    card = (model / "README.md").read_text()
+    assert {path.name for path in model.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert (
+        "90.0%" not in card
+        and "failures" not in card.split("## Limitations")[0]
+        and "Trained on 8 pairs" in card
+        and card.endswith("\nMine.\n")
+    )
+
+
+def test_a_lengthened_training_serves_no_smaller_model(tmp_path, monkeypatch):
+    data, run = write_domains(tmp_path, side=32), tmp_path / "run"
+    stages = ((16, 0.0), (32, 0.5))
+    fit(tiny_config(stages=stages, pairs=8, save_every=4), data, run, run / "model", ABOUT)
+    interrupt_after(monkeypatch, 2)  # a step in which it would be back at 16 pixels
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_config(stages=stages, pairs=80, save_every=2), data, run, run / "model", ABOUT)
+    config = CycleGAN.from_pretrained(run / "model").config
+    assert config.image_size == 32 and config.training["pairs"] > 8
+
+
+def test_without_a_compiler_it_trains_all_the_same(six, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    fit(tiny_config(compile=True), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert "There is no C++ compiler" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert loop.can_compile()
+    fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT)  # no other training
+
+
+def test_a_continued_training_needs_its_first_model_no_more(six, finished, tmp_path, monkeypatch):
+    start = shutil.copytree(finished / "model", tmp_path / "start")
+    interrupt_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT, init=start)
+    monkeypatch.undo()
+    shutil.rmtree(start)
+    fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT, init=start)
+    assert CycleGAN.from_pretrained(tmp_path / "model").config.training["pairs"] == 24
+
+
+def test_schedules_that_are_over_before_the_first_step(six, tmp_path):
+    with pytest.raises(TrainingError, match="over before its first step. Lower --start-epoch"):
+        fit(tiny_config(start_epoch=5), six, tmp_path / "run", tmp_path / "model", ABOUT)
+    with pytest.raises(TrainingError, match="start_epoch must lie before the last of the epochs"):
+        tiny_config(epochs=5, start_epoch=5)
 
 
 def test_it_learns(tmp_path):

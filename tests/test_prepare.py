@@ -29,7 +29,7 @@ from cyclegan.translator import Translator
 from cyclegan.zoo import Zoo
 from train import prepare as module
 from train.errors import TrainingError
-from train.prepare import FORBIDDEN, NO_FACE, TEMPLATES, UNREADABLE, Geometry, cut, prepare, read_geometry
+from train.prepare import FORBIDDEN, LONG_NAME, NO_FACE, TEMPLATES, UNREADABLE, Geometry, cut, prepare, read_geometry
 from train.sources import Images, Source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -245,6 +245,28 @@ def test_drawings_need_no_detector(raw, tmp_path, monkeypatch):
     assert len(crops) == 8 and {load_image(path).shape for path in crops} == {(32, 32, 3)}
 
 
+def test_a_name_too_long_for_a_crop_is_rejected_and_stops_nothing(tmp_path):
+    raw = tmp_path / "raw"
+    for letter in "AB":
+        for name in (f"{letter}.png", "x" * 246 + ".png"):  # with .jpg and what a half-written file is called: 263
+            write_image(raw / f"train{letter}" / name, np.full((40, 40, 3), ord(letter), np.uint8))
+    report = prepare(found(raw), tmp_path / "out", SQUARE)
+    assert report.crops == {"trainA": 1, "trainB": 1} and report.rejected == {LONG_NAME: 2}
+    assert not [path for path in (tmp_path / "out").rglob(".*")]
+
+
+def test_pictures_that_prepare_refuses_do_not_become_crops(tmp_path):
+    """Else `fit` would take a person's own pictures for aligned faces."""
+    for letter in "AB":
+        write_image(tmp_path / "raw" / letter / f"{letter}.png", np.full((40, 40, 3), 90, np.uint8))
+        write_image(tmp_path / "mine" / f"train{letter}" / "own.jpg", np.full((40, 40, 3), 90, np.uint8))
+    images = Source(a=str(tmp_path / "raw" / "A"), b=str(tmp_path / "raw" / "B"), test_share=0).find(tmp_path / "mine")
+    with pytest.raises(TrainingError, match="holds 2 crops that these images do not give"):
+        prepare(images, tmp_path / "mine", Geometry())
+    assert not (tmp_path / "mine" / "prepare.json").exists()
+
+
+@needs_real_images
 @needs_real_images
 def test_each_domain_has_its_own_way_of_finding_faces(tmp_path):
     """Photographs to drawings: a picture without a face is rejected among photographs and cut among drawings."""

@@ -34,10 +34,17 @@ class FakeHub(ThreadingHTTPServer):
         self.tokens: set[str | None] = set()
         self.commits: list[dict[str, bytes]] = []
         self.refusal: tuple[int, str] | None = None
+        self.public = False
+        self.errors: list[dict[str, str]] = []
 
 
 class FakeHubHandler(BaseHTTPRequestHandler):
     server: FakeHub
+
+    def do_GET(self):
+        if self.path.startswith("/api/models/me/"):
+            return self.answer(200, {"id": self.path.removeprefix("/api/models/"), "private": not self.server.public})
+        return self.answer(404, {"error": f"no {self.path}"})
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -51,7 +58,7 @@ class FakeHubHandler(BaseHTTPRequestHandler):
             owner = asked.get("organization") or "me"
             return self.answer(200, {"url": f"{self.server.url}/{owner}/{asked['name']}"})
         if self.path == "/api/validate-yaml":
-            return self.answer(200, {"errors": [], "warnings": []})
+            return self.answer(400 if self.server.errors else 200, {"errors": self.server.errors, "warnings": []})
         if "/preupload/" in self.path:
             names = [file["path"] for file in json.loads(body)["files"]]
             files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
@@ -117,6 +124,27 @@ def test_a_private_repository_is_asked_for_and_a_bare_name_is_ones_own(hub, fold
     assert hub.created[0]["visibility"] == "private" and len(hub.commits) == 1
 
 
+def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, folder):
+    hub.public = True
+    with pytest.raises(TrainingError, match="me/hats exists and is public"):
+        push(folder, "hats", private=True)
+    assert not hub.commits
+
+
+def test_a_card_that_the_hub_does_not_accept_is_named(hub, folder):
+    hub.errors = [{"message": '"license" must be a string'}]
+    with pytest.raises(TrainingError, match="(?s)The Hub does not accept .*README.md.*license") as caught:
+        push(folder, "me/hats")
+    assert "later" not in str(caught.value) and not hub.commits
+
+
+def test_pictures_that_the_card_no_longer_shows_stay(hub, folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("![Where it fails](failures.jpg)", ""))
+    push(folder, "me/hats")
+    assert "failures.jpg" not in hub.commits[0] and "grid.png" in hub.commits[0]
+
+
 def test_the_command_uploads_to_the_endpoint_of_the_environment(hub, folder):
     env = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_other"}
     done = subprocess.run(
@@ -150,6 +178,7 @@ def test_a_model_without_pictures_goes_without(folder):
     [
         (lambda f: (f / "README.md").unlink(), TrainingError, "no README.md"),
         (lambda f: (f / "README.md").write_text("# Hats\n"), TrainingError, "metadata"),
+        (lambda f: (f / "README.md").write_bytes("---\n---\nHüte".encode("cp1252")), TrainingError, "UTF-8"),
         (lambda f: (f / "grid.png").unlink(), TrainingError, "grid.png"),
         (lambda f: (f / "failures.jpg").unlink(), TrainingError, "failures.jpg"),
         (lambda f: (f / "model.safetensors").write_bytes(b"cut"), BadCheckpointError, "damaged"),

@@ -117,6 +117,17 @@ def test_subfolders_are_searched_and_hidden_files_are_not_taken(tmp_path):
     assert names(found)["trainA"] == {"one__deep__face.jpg", "two__face.jpg"}
 
 
+def test_folders_that_are_links_are_searched_once(tmp_path):
+    touch(tmp_path / "elsewhere", "x.jpg")
+    for letter in "ab":
+        touch(tmp_path / letter, f"{letter}.jpg")
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "more again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "round").symlink_to(tmp_path / "a")
+    found = Source(a=str(tmp_path / "a"), b=str(tmp_path / "b"), test_share=0).find(OUT)
+    assert names(found)["trainA"] == {"a.jpg", "more__x.jpg"}
+
+
 def test_two_files_never_become_one_crop(tmp_path, domains):
     touch(Path(domains.a), "x/y.jpg", "x__y.jpg")
     message = refusal(domains)

@@ -1,10 +1,13 @@
 """`train.state`: a training state is there whole, or as it was before."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from train_fixtures import ROOT
 
 from train import state
 from train.errors import TrainingError
@@ -111,3 +114,46 @@ def test_other_files_that_cannot_be_written(tmp_path, error):
 def test_mistakes_are_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(ZeroDivisionError), state.writing(tmp_path):
         _ = 1 / 0
+
+
+def test_a_state_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    state.save_state(tmp_path, CONTENT)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(TrainingError) as caught:
+        state.load_state(tmp_path, CPU)
+    assert str(caught.value) == f"{tmp_path / 'state.pt'} cannot be read: Permission denied. Change its permissions."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("can't allocate memory"),
+    ],
+)
+def test_a_state_is_not_called_damaged_for_want_of_memory(tmp_path, monkeypatch, error):
+    state.save_state(tmp_path, CONTENT)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)) as caught:
+        state.load_state(tmp_path, CPU)
+    assert caught.value is error
+
+
+def test_a_run_is_claimed_until_its_process_lets_go_or_ends(tmp_path):
+    with state.claimed(tmp_path):
+        with pytest.raises(TrainingError, match="Another process trains in"), state.claimed(tmp_path):
+            pass
+    claiming = "import os, sys; from pathlib import Path; from train.state import claimed; "
+    claiming += "claimed(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", claiming, tmp_path], cwd=ROOT).returncode == -9
+    with state.claimed(tmp_path):
+        pass

@@ -78,3 +78,11 @@ def test_the_classic_loop_trains_what_it_times(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     assert classic_loop(tiny_config(), data, torch.device("cpu"), 1) > 0
     assert len(moved) == 2 * 11 and min(moved) > 0.5
+
+
+def test_what_a_student_and_grey_images_cost_can_be_measured():
+    measured = bench(tiny_config(distill=20.0), torch.device("cpu"), steps=1)
+    assert measured.fit > 0
+    grey = dict(generator=GeneratorConfig(filters=4, blocks=1, channels=1))
+    grey |= dict(discriminator=DiscriminatorConfig(filters=4, layers=2, channels=1))
+    assert bench(tiny_config(**grey), torch.device("cpu"), steps=1).classic > 0

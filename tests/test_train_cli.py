@@ -286,3 +286,28 @@ def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     command = ["prepare", "--a", tmp_path / "a", "--b", tmp_path / "b", "--test-share", "0", "--out", tmp_path / "out"]
     assert main([str(part) for part in command]) == 130
     assert capsys.readouterr().err == "Stopped. The same command continues from what was saved.\n"
+
+
+def test_options_are_whole_words(capsys):
+    """The card finds the recipe by its option in the command."""
+    assert "--rec" in usage_error(capsys, "fit", "--data", "x", "--run", "y", "--rec", "paper")
+
+
+@pytest.mark.parametrize("options", [("--columns", "0"), ("--count", "-1")])
+def test_numbers_of_pictures_that_are_none(capsys, options):
+    assert "must be at least 1" in usage_error(capsys, "evaluate", "--checkpoint", "x", "--data", "y", *options)
+
+
+def test_a_run_in_the_folder_that_one_is_in_is_named_after_it(tiny_recipe, tmp_path, monkeypatch):
+    data = write_domains(tmp_path / "data")
+    (tmp_path / "hats").mkdir()
+    monkeypatch.chdir(tmp_path / "hats")
+    assert main(["fit", "--recipe", "tiny", "--data", str(data), "--run", ".", "--device", "cpu"]) == 0
+    assert CycleGAN.from_pretrained("model").config.name == "hats"
+
+
+def test_names_that_are_no_text_do_not_stop_a_training(tiny_recipe, tmp_path):
+    data = write_domains(tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape"))
+    run = str(tmp_path / "run")
+    assert main(["fit", "--recipe", "tiny", "--data", str(data), "--run", run, "--device", "cpu"]) == 0
+    assert "caf" in CycleGAN.from_pretrained(tmp_path / "run" / "model").config.training["command"]

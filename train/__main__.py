@@ -37,6 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Command(argparse.ArgumentParser):
+    """A command whose options are whole words: the card repeats them, and finds the recipe there."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings, allow_abbrev=False)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train",
@@ -44,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     _add_prepare(commands)
     _add_fit(commands)
     _add_distill(commands)
@@ -95,7 +102,7 @@ def _add_prepare(commands) -> None:
         help='how faces are found in each domain: "mtcnn" for photographs, "square" (the centre) for drawings',
     )
     command.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"), help="where to find faces (cpu)")
-    command.add_argument("--workers", type=int, help="processes that look for faces (one per core; 1 on a GPU)")
+    command.add_argument("--workers", type=_positive, help="processes that look for faces (one per core; 1 on a GPU)")
     command.set_defaults(run_command=_prepare)
 
 
@@ -205,6 +212,12 @@ _GENERATOR_FLAGS = {
 _DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int}
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
 def _stage(text: str) -> tuple[int, float]:
     size, _, start = text.partition(":")
     return int(size), float(start or 0)
@@ -278,10 +291,11 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
 def _about(args: argparse.Namespace) -> tuple[Path, About]:
     """(model folder, words) of a new model."""
     model = args.model or args.run / "model"
-    name = model.name if args.model else args.run.name
+    name = (args.model or args.run).resolve().name
     a, b = args.domains
     directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))
-    command = shlex.join(["python", "-m", "train", *args.argv])
+    # Names of files need not be text, but what goes into the model has to be.
+    command = shlex.join(["python", "-m", "train", *args.argv]).encode(errors="backslashreplace").decode()
     title = args.title or name
     return model, About(name, title, tuple(args.domains), directions, args.description, args.license, command)
 
@@ -378,8 +392,8 @@ fetches the weights once (95 MB). Without, they are measured in O-Net, a network
         "convincing, without the inputs; whoever gets the model sees them",
     )
     command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of images here (PNG)")
-    command.add_argument("--count", type=int, default=60, help="images per direction in the panel (60)")
-    command.add_argument("--columns", type=int, default=4, help="images per row of the panel (4)")
+    command.add_argument("--count", type=_positive, default=60, help="images per direction in the panel (60)")
+    command.add_argument("--columns", type=_positive, default=4, help="images per row of the panel (4)")
     command.add_argument(
         "--failures", action="store_true", help="in the panel, those that convince the classifier least"
     )
@@ -391,27 +405,29 @@ fetches the weights once (95 MB). Without, they are measured in O-Net, a network
 
 def _evaluate(args: argparse.Namespace) -> None:
     from cyclegan.images import save_png
-    from cyclegan.model import read_config
     from cyclegan.runtime import resolve_device
     from train.card import figures
     from train.evaluate import evaluate, panel, save_evaluation
 
+    save = args.save or args.save_pictures
+    if save and args.split != "test":
+        raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
     measured, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device), args.split, args.features)
+    if args.json:
+        print(json.dumps(measured.to_json(), indent=1))
+    else:
+        rows = [(f"{args.split} images", *measured.model.directions.values()), *figures(measured.to_json())]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for name, A2B, B2A in rows:
+            print(f"{name:{widths[0]}}  {A2B:>{widths[1]}}  {B2A:>{widths[2]}}")
+    if save:
+        save_evaluation(args.checkpoint, measured, pictures if args.save_pictures else None)
     if args.panel:
         try:
+            args.panel.parent.mkdir(parents=True, exist_ok=True)
             save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs, args.failures))
         except OSError as error:
             raise TrainingError(f"The panel cannot be written to {args.panel}: {error.strerror}.") from error
-    if args.save or args.save_pictures:
-        save_evaluation(args.checkpoint, measured, pictures if args.save_pictures else None)
-    if args.json:
-        print(json.dumps(measured.to_json(), indent=1))
-        return
-    labels = read_config(args.checkpoint).directions
-    rows = [(f"{args.split} images", *labels.values()), *figures(measured.to_json())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, A2B, B2A in rows:
-        print(f"{name:{widths[0]}}  {A2B:>{widths[1]}}  {B2A:>{widths[2]}}")
 
 
 def _add_push(commands) -> None:
@@ -483,7 +499,7 @@ def _add_bench(commands) -> None:
         epilog="example:\n  python -m train bench --size 128 --batch 16",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--steps", type=int, default=40, help="steps to time of each loop (40)")
+    command.add_argument("--steps", type=_positive, default=40, help="steps to time of each loop (40)")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     _add_recipe(command)

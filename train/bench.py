@@ -81,6 +81,7 @@ def bench(config: TrainConfig, device: torch.device, steps: int = 40) -> Bench:
         pairs=(_WARM_UP + steps) * config.batch,
         epochs=None,
         hours=None,
+        distill=0.0,
         log_every=config.batch * _WARM_UP,
         save_every=1_000_000_000,
         validation=0,
@@ -171,7 +172,9 @@ def classic_loop(config: TrainConfig, data: Path, device: torch.device, steps: i
     optimizer_G = torch.optim.Adam(chain(G_AB.parameters(), G_BA.parameters()), lr=config.lr, betas=config.betas)
     optimizer_D = torch.optim.Adam(chain(D_A.parameters(), D_B.parameters()), lr=config.lr, betas=config.betas)
     pools: tuple[list, list] = ([], [])
-    loader = DataLoader(_Files(data, config.image_size), batch_size=1, shuffle=True, num_workers=2)
+    loader = DataLoader(
+        _Files(data, config.image_size, config.generator.channels), batch_size=1, shuffle=True, num_workers=2
+    )
 
     done, started = 0, 0.0
     for real_A, real_B in islice(cycle(loader), _WARM_UP + steps):
@@ -204,9 +207,9 @@ def classic_loop(config: TrainConfig, data: Path, device: torch.device, steps: i
 class _Files(Dataset):
     """Unpaired images, read anew each time."""
 
-    def __init__(self, data: Path, size: int):
+    def __init__(self, data: Path, size: int, channels: int):
         self.A, self.B = (sorted((data / f"train{letter}").iterdir()) for letter in "AB")
-        self.size = size
+        self.size, self.channels = size, channels
 
     def __len__(self) -> int:
         return len(self.A)
@@ -219,7 +222,8 @@ class _Files(Dataset):
         enlarged = cv2.resize(load_image(path), (round(self.size * 286 / 256),) * 2, interpolation=cv2.INTER_CUBIC)
         top, left = (random.randint(0, enlarged.shape[0] - self.size) for _ in range(2))
         part = enlarged[top : top + self.size, left : left + self.size]
-        return to_tensor(part[:, ::-1] if random.random() < 0.5 else part)[0]
+        x = to_tensor(part[:, ::-1] if random.random() < 0.5 else part)[0]
+        return x if self.channels == 3 else x.mean(0, keepdim=True)
 
 
 def _require_grad(needed: bool, *networks: nn.Module) -> None:

@@ -17,6 +17,7 @@ from train.loop import fit
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
 _UTKFACE = _RESEARCH.format("UTKFace")
 _STEREOTYPES = "It renders the averages of its training data, stereotypes included, and says nothing about a person."
+_FILES = (WEIGHTS_FILE, GRID_FILE, FAILURES_FILE, CONFIG_FILE)  # beside the card; the last makes it a model
 _REDRAW_SIZE = 16  # pixels: where cycles are compared when shapes have to change
 
 
@@ -108,10 +109,10 @@ def campaign(names: list[str], recipe: str, data: Path, runs: Path, out: Path, h
         raise TrainingError(f"There is no task {unknown[0]}. Known ones: {', '.join(TASKS)}.")
     sources = {name: _crops(data, name) for name in names}
     total = sum(TASKS[name].share for name in names)
-    for name in names:
+    configs = {name: TASKS[name].config(recipe, hours * TASKS[name].share / total) for name in names}
+    for name, config in configs.items():
         task, run = TASKS[name], runs / name
         model = run / "model"
-        config = task.config(recipe, hours * task.share / total)
         command = _fit_command(task, config, recipe, sources[name], run, out / name)
         if not _is_done(model, config):
             fit(config, sources[name], run, model, replace(task.about, command=command), device)
@@ -121,11 +122,11 @@ def campaign(names: list[str], recipe: str, data: Path, runs: Path, out: Path, h
 
 
 def _is_done(model: Path, config: TrainConfig) -> bool:
-    """Whether a model has been trained for this long and measured."""
-    if not (model / CONFIG_FILE).exists():
+    """Whether a model has been trained for this long, measured and pictured."""
+    if not all((model / file).exists() for file in _FILES):
         return False
     found = read_config(model)
-    return bool(found.metrics) and found.training["recipe"]["hours"] == config.hours
+    return bool(found.metrics) and found.training["recipe"]["hours"] >= config.hours
 
 
 def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: Path, model: Path) -> str:
@@ -148,7 +149,7 @@ def _ship(model: Path, folder: Path) -> None:
     """Copy a finished model, keeping what people wrote into the card that was there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in (WEIGHTS_FILE, GRID_FILE, FAILURES_FILE, CONFIG_FILE):
+        for file in _FILES:
             shutil.copyfile(model / file, folder / file)
         write_card(folder)
     except OSError as error:

@@ -41,7 +41,8 @@ _FIGURES = (
 def write_card(folder: Path) -> None:
     """Write the card of a model folder, or refresh the generated blocks of the one that is there.
 
-    A card that has lost blocks is refreshed without them, and that is said. Raises BadCheckpointError when there is no
+    A card that has lost blocks is refreshed without them, one in another encoding than UTF-8 is left alone, and that is
+    said. Raises BadCheckpointError when there is no
     sound ``config.json``, OSError when the card cannot be read or written.
     """
     config = read_config(folder)
@@ -52,7 +53,10 @@ def write_card(folder: Path) -> None:
         "failures": _failures(folder),
         "training": _training(config, folder),
     }
-    text = card.read_text(encoding="utf-8") if card.exists() else _new_card(config)
+    try:
+        text = card.read_text(encoding="utf-8") if card.exists() else _new_card(config)
+    except UnicodeDecodeError:
+        return warn(f"{card} is kept as it is: it is not in UTF-8, as the Hub wants it. Save it as UTF-8.")
     if missing := {name for name, block in blocks.items() if block} - {found[2] for found in _BLOCK.finditer(text)}:
         names = ", ".join(f"<!-- generated: {name} -->" for name in sorted(missing))
         warn(f"{card} is kept as it is where its generated parts are missing ({names}, each up to <!-- end -->).")
@@ -175,7 +179,8 @@ def _training(config: ModelConfig, folder: Path) -> str:
     text = " ".join(lines) + "\n"
     if command:
         text += f"\n```\n{shlex.join(command)}\n```\n"
-        if again := _continued(command):
+        grey = settings.get("generator", {}).get("channels") == 1  # its model is in colour, and no start for it
+        if not grey and (again := _continued(command)):
             text += "\nThe same command continues a run whose directory is still there. From these weights alone:\n"
             text += f"\n```\n{again}\n```\n"
     return text

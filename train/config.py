@@ -165,6 +165,8 @@ class TrainConfig:
             raise TrainingError("enlarge must be at least 1.")
         if any(length is not None and length <= 0 for length in (self.hours, self.epochs)):
             raise TrainingError("Hours and epochs must be positive.")
+        if self.epochs is not None and self.start_epoch >= self.epochs:
+            raise TrainingError("start_epoch must lie before the last of the epochs.")
         if self.hours is not None and self.start_epoch:
             raise TrainingError("start_epoch needs a length in epochs or pairs, not in hours.")
         for name in ("mask_area", "mask_outside"):

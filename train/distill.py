@@ -43,6 +43,11 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
     if config.generator.reduce > 1:
         raise TrainingError("A student is trained at the size that it serves. Leave out --reduce.")
     height, width = config.shape(config.image_size)
+    step = 4 * taught_by.generator.reduce
+    if height % step or width % step:
+        raise TrainingError(
+            f"The teacher translates images whose sides are divisible by {step}. Choose another --size."
+        )
     student, theirs = (count_macs(each, height, width) for each in (config.generator, taught_by.generator))
     if student > MOST_MACS:
         raise TrainingError(

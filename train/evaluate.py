@@ -1,6 +1,5 @@
 """A finished model on images it never saw: how close it comes to the target domain, what it keeps, and pictures."""
 
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from tqdm import tqdm
 from cyclegan.faces.align import face_ellipse
 from cyclegan.images import encode_jpeg, encode_png, psnr
 from cyclegan.model import (
-    CONFIG_FILE,
     DIRECTIONS,
     FAILURES_FILE,
     GRID_FILE,
@@ -22,6 +20,7 @@ from cyclegan.model import (
     reverse,
     source,
     target,
+    write_config,
 )
 from cyclegan.runtime import available_precision, make_engine
 from train.card import write_card
@@ -111,10 +110,13 @@ class Evaluation:
     """Balanced accuracy of the attribute classifier on the real images of both domains."""
     directions: dict[str, Scores]
     """By direction."""
+    model: ModelConfig
+    """The model as it was then."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, directions beside the rest, as ``config.json`` and ``--json`` hold them."""
+        """Plain values without the model, directions beside the rest, as ``config.json`` and ``--json`` hold them."""
         values = asdict(self)
+        del values["model"]
         return values | values.pop("directions")
 
 
@@ -139,7 +141,10 @@ def evaluate(
         train, held_out = load_split(data, letter, size, validation)
         real[letter] = load_part(data, f"test{letter}", size, size)[0] if split == "test" else held_out
         if len(real[letter]) < 2:
-            raise TrainingError(f"Under 2 images of train{letter} are set aside for validation: it needs 20 or more.")
+            raise TrainingError(
+                f"Under 2 images of train{letter} are set aside for validation. It needs 20 or more, of which the "
+                f"training that made the model sets aside a tenth, and at most {validation} (--validation)."
+            )
         described[letter] = network(real[letter])
         floor[letter] = train
     counts = {letter: len(images) for letter, images in real.items()}
@@ -183,6 +188,7 @@ def evaluate(
             kid_subsets=KID_SUBSETS,
             classifier_accuracy=round(classifier.accuracy(real["A"], real["B"]), 4),
             directions=scores,
+            model=model.config,
         ),
         pictures,
     )
@@ -241,13 +247,16 @@ def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pi
 
     ``pictures`` are put beside them for the card to show: translations and reconstructions of a few images evenly
     spread, and of those that convince the classifier least; inputs never.
-    Raises TrainingError for figures of validation images, on which settings may have been chosen, and where the folder
-    cannot be written.
+    Raises TrainingError for figures of validation images, on which settings may have been chosen, for a model that has
+    been trained on since it was measured, and where the folder cannot be written.
     """
     if evaluation.split != "test":
         raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
-    config = replace(read_config(folder), metrics=evaluation.to_json())
-    files = {CONFIG_FILE: (json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n").encode()}
+    config = read_config(folder)
+    if config.training != evaluation.model.training:
+        raise TrainingError(f"{folder} has been trained on since it was measured. Measure it again.")
+    config = replace(config, metrics=evaluation.to_json())
+    files = {}
     if pictures:
         files[GRID_FILE] = encode_png(panel(pictures, _SHOWN, _SHOWN, inputs=False))
         files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _FAILURE_COLUMNS, inputs=False, failures=True))
@@ -256,6 +265,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pi
             partial = folder / f".{name}.partial"
             partial.write_bytes(content)
             os.replace(partial, folder / name)
+        write_config(folder, config)  # after the pictures: a model with figures is done
         write_card(folder)
     except OSError as error:
         raise TrainingError(f"The figures cannot be written to {folder}: {error.strerror}.") from error

@@ -50,15 +50,20 @@ def warn_of_copying(measured: Mapping[str, tuple[float, float]], at: float) -> N
             )
 
 
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory of the CPU or of the device has run out."""
+    # PyTorch has a type of its own for the device's memory; of the CPU's it speaks in a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def naming_memory(config: TrainConfig) -> Iterator[None]:
     """Turn a lack of memory into a TrainingError that names the settings to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-            if "can't allocate memory" not in str(error):  # what PyTorch says of the CPU's memory
-                raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
         raise TrainingError(
             f"Memory ran out at a batch of {config.batch} and {config.image_size} pixels. Lower --batch, raise "
             "--accumulate, or lower --size or --filters."

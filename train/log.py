@@ -9,7 +9,7 @@ _PANELS = {
     "Adversarial loss of the generators": ("adversarial",),
     "Loss of the discriminators (0.25: guessing)": ("D_",),
     "Cycle and identity": ("cycle", "identity", "distill"),
-    "Others": ("mask", "r1"),
+    "Others": ("mask", "outside", "r1"),
 }
 
 
@@ -35,31 +35,32 @@ class LossLog:
             rows = ((pairs, f"{seconds:.1f}", size, name, f"{mean:.6g}") for name, mean in means.items())
             csv.writer(file).writerows(rows)
 
-    def plot(self, picture: Path) -> None:
-        """Draw all losses over pairs, related ones together, as a PNG; nothing when nothing was logged."""
-        curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for row in read_log(self._path.parent):
-            curves[row["loss"]].append((int(row["pairs"]), float(row["value"])))
-        panels = {
-            title: chosen
-            for title, prefixes in _PANELS.items()
-            if (chosen := sorted(name for name in curves if name.startswith(prefixes)))
-        }
-        if not panels:
-            return
-        # Without pyplot, which keeps global state and may want a screen. Slow to import, and needed once.
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 3 * len(panels)), layout="constrained")
-        for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
-            for name in names:
-                axes.plot(*zip(*curves[name], strict=True), label=name, linewidth=1)
-            axes.set_title(title, fontsize=10)
-            axes.set_ylim(bottom=0)
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8, ncols=2)
-        axes.set_xlabel("pairs")
-        figure.savefig(picture, dpi=100)
+def plot_log(run: Path) -> None:
+    """Draw all losses of a run over pairs, related ones together, as ``losses.png``; nothing when none was logged."""
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in read_log(run):
+        curves[row["loss"]].append((int(row["pairs"]), float(row["value"])))
+    panels = {
+        title: chosen
+        for title, prefixes in _PANELS.items()
+        if (chosen := sorted(name for name in curves if name.startswith(prefixes)))
+    }
+    if not panels:
+        return
+    # Without pyplot, which keeps global state and may want a screen. Slow to import, and needed once.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3 * len(panels)), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        for name in names:
+            axes.plot(*zip(*curves[name], strict=True), label=name, linewidth=1)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, ncols=2)
+    axes.set_xlabel("pairs")
+    figure.savefig(run / "losses.png", dpi=100)
 
 
 def read_log(run: Path) -> list[dict[str, str]]:

@@ -1,6 +1,9 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
+import os
+import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,16 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cyclegan.images import save_png
-from cyclegan.model import CARD_FILE, CONFIG_FILE, CycleGAN, Domain, ModelConfig, read_config
+from cyclegan.model import (
+    CARD_FILE,
+    CONFIG_FILE,
+    FAILURES_FILE,
+    GRID_FILE,
+    CycleGAN,
+    Domain,
+    ModelConfig,
+    read_config,
+)
 from cyclegan.networks import Generator, GeneratorConfig
 from train import schedule
 from train.buffer import ImageBuffer
@@ -24,13 +36,14 @@ from train.data import Pairs
 from train.distill import Teacher
 from train.errors import TrainingError, warn
 from train.health import check_alive, check_finite, naming_memory, warn_of_copying
-from train.log import LossLog
+from train.log import LossLog, plot_log
 from train.prepare import Geometry, read_geometry
 from train.samples import Samples
-from train.state import load_state, save_state, writing
+from train.state import STATE_FILE, claimed, load_state, save_state, writing
 from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks
 
-_MAY_CHANGE = {"pairs", "epochs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
+COUNTERS = ("pairs", "steps", "seconds", "liveliness", "height")  # of a training's state
+_MAY_CHANGE = {"compile", "pairs", "epochs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
 
 
 def fit(
@@ -49,11 +62,11 @@ def fit(
     ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder whose generators
     to start from, ``teacher`` one whose translations are repeated, with the weight ``config.distill``. Under
     ``accelerate launch`` the batch is divided among the processes, and the first one writes.
-    Raises TrainingError for data or settings that cannot work, for a loss that is no longer finite, for translations
-    that have become all alike, for a full disk, and when memory runs out.
+    Raises TrainingError for data or settings that cannot work, for a ``run`` that another process trains in, for a loss
+    that is no longer finite, for translations that have become all alike, for a full disk, and when memory runs out.
     """
-    with naming_memory(config):
-        _fit(config, data, run, model_folder, about, torch.device(device), init, teacher)
+    with naming_memory(config), ExitStack() as stack:
+        _fit(config, data, run, model_folder, about, torch.device(device), init, teacher, stack)
 
 
 def _fit(
@@ -65,10 +78,16 @@ def _fit(
     device: torch.device,
     init: Path | None,
     teacher: Path | None,
+    stack: ExitStack,
 ) -> None:
     # Set up: processes, data, networks, optimisers. ------------------------------------------------------------------
     if config.distill and teacher is None:
         raise TrainingError("distill needs a teacher: python -m train distill --help")
+    if teacher and teacher.resolve() == model_folder.resolve():
+        raise TrainingError(f"The student would take the place of its teacher, {teacher}. Choose another --model.")
+    if config.compile and not can_compile():
+        warn("There is no C++ compiler, so networks are not compiled, and training is slower. Install g++.")
+        config = replace(config, compile=False)
     accelerator = make_accelerator(config, device)
     is_main = accelerator.is_main_process
     if device.type != "cpu":  # of several on the CPU each is told "cpu:0", which torch.load does not know
@@ -83,7 +102,7 @@ def _fit(
     epoch = max(len(pairs_data.A), len(pairs_data.B))
 
     nets = Networks.build(config, device)
-    if init is not None:
+    if init is not None and not (run / STATE_FILE).exists():
         start_from(nets, init, config.generator)
     compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
     step_G = GeneratorStep(config, nets, compiled, geometry.template)
@@ -102,7 +121,11 @@ def _fit(
     samples = Samples(nets, pairs_data)
 
     # Resume. --------------------------------------------------------------------------------------------------------
-    pairs, steps, seconds, liveliness = 0, 0, 0.0, 0.0
+    if is_main:
+        with writing(run):
+            (run / "samples").mkdir(parents=True, exist_ok=True)
+            stack.enter_context(claimed(run))
+    pairs, steps, seconds, liveliness, height = 0, 0, 0.0, 0.0, 0
     if state := load_state(run, device):
         check_same(state, config, accelerator.num_processes, run)
         for name, thing in shared.items():
@@ -111,10 +134,14 @@ def _fit(
         buffer_A.load_state_dict(own["buffer_A"])
         buffer_B.load_state_dict(own["buffer_B"])
         set_random_states(buffer_rng, own["random"], device)
-        pairs, steps, seconds, liveliness = (state[name] for name in ("pairs", "steps", "seconds", "liveliness"))
+        pairs, steps, seconds, liveliness, height = (state[name] for name in COUNTERS)
         del state, own
         if schedule.progress(config, pairs, seconds, epoch) >= 1 and is_complete(model_folder, pairs):
+            if is_main:  # it may have been killed just before
+                finish(run, model_folder)
             return accelerator.end_training()  # what `evaluate --save` and people wrote into the model stays
+    elif schedule.progress(config, pairs, seconds, epoch) >= 1:
+        raise TrainingError("The training would be over before its first step. Lower --start-epoch.")
 
     def save() -> None:
         # A state that cannot be continued must not replace one that can.
@@ -129,20 +156,18 @@ def _fit(
         if not is_main:
             return
         state = {name: thing.state_dict() for name, thing in shared.items()}
-        state |= {"processes": processes, "pairs": pairs, "steps": steps, "seconds": seconds, "liveliness": liveliness}
-        save_state(run, state | {"config": config.to_json()})
+        state |= dict(zip(COUNTERS, (pairs, steps, seconds, liveliness, height), strict=True))
+        save_state(run, state | {"processes": processes, "config": config.to_json()})
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
         trained |= {"command": about.command} if about.command else {}
         trained |= {"started_from": init.name} if init else {}
         trained |= {"teacher": teacher.name} if teacher else {}
-        at_size = schedule.image_size(config, schedule.progress(config, pairs, seconds, epoch))
         with writing(model_folder):
-            write_snapshot(nets, config.generator, at_size, geometry, about, trained, model_folder)
+            write_snapshot(nets, config.generator, height, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
     if is_main:
         with writing(run):
-            (run / "samples").mkdir(parents=True, exist_ok=True)
             writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
             log = LossLog(run, resume_at=pairs)
     bar = Bar(disable=not is_main)
@@ -150,7 +175,9 @@ def _fit(
     counts: dict[str, int] = {}
     clock = Clock(accelerator, seconds)
     while (at := schedule.progress(config, pairs, seconds, epoch)) < 1:
-        size = config.shape(schedule.image_size(config, at))
+        # A lengthened training is in an earlier stage than it was, but a model must not become smaller than it was.
+        height = max(height, schedule.image_size(config, at))
+        size = config.shape(height)
         for optimizer, ratio in ((optimizer_G, 1.0), (optimizer_D, config.lr_ratio)):
             for group in optimizer.param_groups:
                 group["lr"] = ratio * schedule.learning_rate(config, at)
@@ -226,10 +253,7 @@ def _fit(
     save()
     if is_main:
         writer.close()
-        with writing(run):
-            log.plot(run / "losses.png")
-        with writing(model_folder):
-            write_card(model_folder)
+        finish(run, model_folder)
     bar.close()
     accelerator.end_training()
 
@@ -374,7 +398,7 @@ def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], de
 
 def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> None:
     """Raise TrainingError when a run is resumed with settings that would make it another training."""
-    if "processes" not in state:
+    if not state.keys() >= {"processes", *COUNTERS}:
         raise TrainingError(f"{run} is of an earlier version. Choose another --run and --init to begin with its model.")
     wanted, saved = config.to_json(), state["config"]
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
@@ -389,6 +413,19 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
         )
 
 
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, without which torch.compile fails."""
+    return any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++", "cl"))))
+
+
+def finish(run: Path, model_folder: Path) -> None:
+    """Draw the losses of a training that is over, and bring its model's card up to date."""
+    with writing(run):
+        plot_log(run)
+    with writing(model_folder):
+        write_card(model_folder)
+
+
 def is_complete(model_folder: Path, pairs: int) -> bool:
     """Whether a model folder holds the model of a training of so many pairs, to its last file."""
     written = all((model_folder / name).exists() for name in (CONFIG_FILE, CARD_FILE))
@@ -398,7 +435,10 @@ def is_complete(model_folder: Path, pairs: int) -> bool:
 def write_snapshot(
     nets: Networks, shape: GeneratorConfig, size: int, geometry: Geometry, about: About, trained: dict, folder: Path
 ) -> None:
-    """Write the averaged generators as a model folder that the app serves at ``size`` pixels, the stage's own."""
+    """Write the averaged generators as a model folder that the app serves at ``size`` pixels, the stage's own.
+
+    Pictures that an earlier model left there go, and a card that is there no longer tells of its figures.
+    """
     G_AB, G_BA = in_colour(nets.ema_G_AB), in_colour(nets.ema_G_BA)
     model_config = ModelConfig(
         name=about.name,
@@ -417,6 +457,10 @@ def write_snapshot(
     model.G_AB.load_state_dict(G_AB.state_dict(), assign=True)
     model.G_BA.load_state_dict(G_BA.state_dict(), assign=True)
     model.save_pretrained(folder)
+    for name in (GRID_FILE, FAILURES_FILE):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / CARD_FILE).exists():
+        write_card(folder)
 
 
 def in_colour(generator: Generator) -> Generator:

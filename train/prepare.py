@@ -6,6 +6,7 @@ every image that gave no crop, with the reason.
 """
 
 import csv
+import errno
 import io
 import json
 import multiprocessing
@@ -43,6 +44,7 @@ TEMPLATES = {
 FACES = ("mtcnn", "square")
 
 UNREADABLE, FORBIDDEN, NO_FACE = "not a readable image", "no permission to read it", "no face found"
+LONG_NAME = "its name is too long"
 
 _REJECTED_FILE = "rejected.csv"
 _IMAGES_PER_PROCESS = 100  # below that, starting one takes longer than it saves
@@ -79,13 +81,16 @@ class Geometry:
 def read_geometry(data: Path) -> Geometry:
     """The geometry that the crops of a folder or a pack were cut with.
 
-    For pictures that `prepare` did not cut it is the whole picture, scaled. Raises TrainingError when it is damaged.
+    For pictures that `prepare` did not cut it is the whole picture, scaled. Raises TrainingError when it is damaged or
+    may not be read.
     """
     found = Crops.open(data)
     try:
         content = found.geometry()
         return Geometry.from_json(json.loads(content)) if content is not None else Geometry(faces=("square", "square"))
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, TrainingError, BadImageError) as error:
+    except BadImageError as error:
+        raise TrainingError(f"{GEOMETRY_FILE} of {data} cannot be read. Change its permissions.") from error
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, TrainingError) as error:
         raise TrainingError(f"{GEOMETRY_FILE} of {data} is damaged. Delete {data} and run prepare again.") from error
 
 
@@ -125,8 +130,8 @@ def prepare(images: Images, out: Path, geometry: Geometry, device: str = "cpu", 
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _claim(out, geometry)
         _check_present(images, out)
+        _claim(out, geometry)
         # Only the search for a face is worth remembering: a file that could not be read may have been repaired since.
         rejected = {key: reason for key, reason in _read_rejected(out).items() if reason == NO_FACE}
         _write_whole(out / _REJECTED_FILE, _rows(rejected))
@@ -135,8 +140,8 @@ def prepare(images: Images, out: Path, geometry: Geometry, device: str = "cpu", 
             for folder, name, result in results:
                 if isinstance(result, bytes):
                     (out / folder).mkdir(exist_ok=True)
-                    _write_whole(out / folder / f"{name}.jpg", result)
-                else:
+                    result = _write_crop(out / folder / f"{name}.jpg", result)
+                if result:
                     rejected[folder, name] = result
                     log.write(_rows({(folder, name): result}))
                     log.flush()
@@ -222,6 +227,17 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _write_crop(path: Path, content: bytes) -> str:
+    """Why the crop cannot have that name; empty when it was written."""
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return LONG_NAME
+    return ""
 
 
 # What lies in OUT. --------------------------------------------------------------------------------------------------

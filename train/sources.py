@@ -229,8 +229,10 @@ def _walk(folder: Path) -> Iterable[Path]:
     def refuse(error: OSError) -> None:
         raise TrainingError(f"{error.filename} cannot be read: {error.strerror}. Change its permissions.") from error
 
-    for directory, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {_identity(folder)}  # links may lead in circles
+    for directory, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in folders if not _is_known(Path(directory, name), seen)]
         yield from (Path(directory, name) for name in files if not name.startswith("."))
 
 
@@ -253,6 +255,14 @@ def _check_overlap(found: Images) -> None:
         raise TrainingError("A and B are the same files. Give each domain its own.")
     if shared := len(A & B):
         warn(f"{shared} files are in both domains. Say more narrowly what A and B are, or they will look alike.")
+
+
+def _is_known(path: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a file or folder is among those seen, as which it counts from now on."""
+    identity = _identity(path)
+    known = identity in seen
+    seen.add(identity)
+    return known
 
 
 def _identity(path: Path) -> tuple[int, int]:

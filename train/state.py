@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from train.errors import TrainingError
+from train.health import is_lack_of_memory
 
 STATE_FILE = "state.pt"
 
@@ -38,12 +40,33 @@ def writing(folder: Path) -> Iterator[None]:
         raise TrainingError(f"{folder} cannot be written: {error}. The last training state is intact.") from error
 
 
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Keep ``run`` to this process, until it ends in whatever way; raises TrainingError while another has it."""
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(f"Another process trains in {run}. Wait for it, or choose another --run.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def load_state(run: Path, device: torch.device) -> dict | None:
-    """Read ``run/state.pt``, or None when the run has not saved one. Raises TrainingError when it is damaged."""
+    """Read ``run/state.pt``, or None when the run has not saved one.
+
+    Raises TrainingError when it is damaged or may not be read, and what says that memory has run out.
+    """
     path = run / STATE_FILE
     if not path.exists():
         return None
     try:
         return torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}. Change its permissions.") from error
     except Exception as error:  # damaged archives raise nearly anything
+        if is_lack_of_memory(error):
+            raise
         raise TrainingError(f"{path} is damaged. Restore it from a copy, or delete it to start anew.") from error
