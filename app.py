@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,9 +16,12 @@ def parse_args() -> argparse.Namespace:
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
     port = os.environ.get("GRADIO_SERVER_PORT")
     parser = argparse.ArgumentParser(description="Open the face translation page.")
-    parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
+    parser.add_argument("--host", type=_host, default=host, help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=int, default=port, help=f"port to listen on (default: {port or 'the first free one from 7860'})"
+        "--port",
+        type=_port,
+        default=port,
+        help=f"port to listen on (default: {port or 'the first free one from 7860'})",
     )
     parser.add_argument("--root-path", metavar="PATH", help="where a reverse proxy serves the page, such as /faces")
     parser.add_argument("--share", action="store_true", help="open a public link through gradio.live for a week")
@@ -34,8 +38,20 @@ def parse_args() -> argparse.Namespace:
     )
     args = parser.parse_args()
     if args.add_models is None:
-        args.add_models = args.host in ("127.0.0.1", "localhost", "::1") and not (args.share or args.root_path)
+        args.add_models = args.host in ("127.0.0.1", "localhost") and not (args.share or args.root_path)
     return args
+
+
+def _host(text: str) -> str:
+    if ":" in text:  # Gradio makes addresses of it that are none
+        raise argparse.ArgumentTypeError("IPv6 is not served: give a name, an IPv4 address, or 0.0.0.0 for all.")
+    return text
+
+
+def _port(text: str) -> int:
+    if not 1 <= (port := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535.")
+    return port
 
 
 def _account(text: str) -> tuple[str, str]:
@@ -85,6 +101,8 @@ def main() -> None:
         where = f"{args.host}:{args.port}" if args.port else f"{args.host}, from port 7860 on"
         sys.exit(f"The page cannot open at {where}. Choose another --port or --host.")
     warm_up(translator)  # only now: the page comes first
+    # What stops services ends as Ctrl-C does, which deletes the photos that are left.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     demo.block_thread()
 
 

@@ -91,7 +91,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], names: Sequence[str] | None 
         name = names[position] if names else path.name
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.is_file() and _is_wanted(p.name))
-            sources += [Source(p.name, partial(open_file, p), p) for p in inside]
+            sources += [Source(_printable(p.name), partial(open_file, p), p) for p in inside]
         elif PurePosixPath(name).suffix.lower() == ".zip" and path.is_file():
             try:
                 sources += _inside(path)
@@ -134,6 +134,7 @@ class Batch:
         for name, direction in self.chain:
             translator.engine(name, direction)
         self.text = provenance(translator.zoo, self.chain)
+        self._inputs = {source.path.resolve() for source in self.sources if source.path is not None}
         self.rows: list[dict[str, Any]] = []
         """One per finished file, in order: photo, size, faces, output, seconds; or photo and error."""
         self._bytes = 0
@@ -223,7 +224,7 @@ class Batch:
         result = self.translator.translate(load_image(file, name=""), model, direction, self.faces, then)
         stem = self._stem(source)
         name = f"{stem}.png"
-        self._save(self._target(source, name), result.output)
+        self._save(self._target(name), result.output, self.text)
         row["size"] = [result.photo.shape[1], result.photo.shape[0]]
         row["faces"] = [self._face(each, stem) for each in result.translations]
         row["output"] = name
@@ -238,12 +239,12 @@ class Batch:
         if self.crops:
             row["files"] = {kind: f"{stem}.face{each.index + 1}.{kind}.png" for kind in _CROPS}
             for kind, name in row["files"].items():
-                self._save(self.out / name, getattr(each, kind))
+                self._save(self._target(name), getattr(each, kind), {} if kind == "input" else self.text)
         return row
 
     def _translate_video(self, source: Source, file: BinaryIO, row: dict[str, Any]) -> Iterator[float]:
         name = f"{self._stem(source)}.mp4"
-        output = self._target(source, name)
+        output = self._target(name)
         video = VideoResult()
         tracker = self.translator.tracker()
         try:
@@ -272,16 +273,16 @@ class Batch:
         self._stems.add(wanted.casefold())
         return wanted
 
-    def _target(self, source: Source, name: str) -> Path:
-        """The path of a result. Raises CycleGANError where that is the photo itself."""
+    def _target(self, name: str) -> Path:
+        """The path of a result. Raises CycleGANError where one of the batch's own files lies."""
         target = self.out / name
-        if source.path is not None and target.resolve() == source.path.resolve():
-            raise CycleGANError("The result would overwrite the photo itself. Choose another folder with --out.")
+        if target.resolve() in self._inputs:
+            raise CycleGANError(f"The result would overwrite {name}. Choose another folder with --out.")
         return target
 
-    def _save(self, path: Path, image: np.ndarray) -> None:
+    def _save(self, path: Path, image: np.ndarray, text: dict[str, str]) -> None:
         try:
-            save_png(path, image, self.text)
+            save_png(path, image, text)
         except OSError as error:
             raise _not_writable(error) from error
         self._bytes += path.stat().st_size

@@ -47,6 +47,7 @@ PLAIN_SIZE = 256
 LEAST_PSNR = 40.0
 """Decibels against float32 that a precision must keep, as the mean over all faces, to be chosen."""
 
+_NO_FACE = "No face was found in the photo to measure with. Choose another one with --photo."
 _FRAME = (640, 480)
 _EYES = 60.0  # pixels between the eyes in the frame: a person at a desk
 
@@ -62,7 +63,7 @@ def add_commands(commands: Any) -> None:
     bench.add_argument("--model", help="only this one")
     bench.add_argument("--size", type=_size, nargs="+", metavar="PX", help="run the generators at these sizes")
     bench.add_argument("--photo", type=Path, default=EXAMPLE, help="a photo with a face (an example of the page)")
-    bench.add_argument("--frames", type=int, default=60, help="how often each stage runs (60)")
+    bench.add_argument("--frames", type=_count, default=60, help="how often each stage runs (60)")
     bench.add_argument("--device", default="cpu", choices=DEVICES, help="where to compute (cpu)")
     bench.add_argument("--json", action="store_true", help="one JSON object on stdout")
     bench.set_defaults(run_command=_bench)
@@ -193,7 +194,7 @@ def landmark_errors(
     """How far from their average over the film the landmarks of MTCNN lie, and how far the tracker's lie from the same.
 
     ``film`` and ``shifts`` come from `film_of`. Medians over frames of the mean distance of the five, as shares of the
-    distance between the eyes, under ``"mtcnn"`` and ``"tracked"``.
+    distance between the eyes, under ``"mtcnn"`` and ``"tracked"``. Raises NoFaceError.
     """
     middle = np.array(_FRAME) / 2
 
@@ -201,7 +202,10 @@ def landmark_errors(
         points = []
         for i, (frame, shift) in enumerate(zip(film, shifts, strict=True)):
             # There may be more people in the photo.
-            face = min(find(frame, i / 30), key=lambda face: np.abs(face.landmarks.mean(0) - middle).max())
+            faces = find(frame, i / 30)
+            if not faces:
+                raise NoFaceError(_NO_FACE)
+            face = min(faces, key=lambda face: np.abs(face.landmarks.mean(0) - middle).max())
             points.append(face.landmarks - shift)
         return points
 
@@ -222,7 +226,7 @@ def film_of(photo: np.ndarray, detector: FaceDetector) -> tuple[list[np.ndarray]
     """
     faces = detector.detect(photo)
     if not faces:
-        raise NoFaceError("No face was found in the photo to measure with. Choose another one with --photo.")
+        raise NoFaceError(_NO_FACE)
     middle = np.array(_FRAME) / 2
     spread = np.array([(-_EYES / 2, -20), (_EYES / 2, -20), (0, 15), (-_EYES / 2.6, 40), (_EYES / 2.6, 40)])
     frames = []
@@ -252,6 +256,12 @@ def _peak(precision: str) -> float:
         request.infer([x])
         times.append(time.perf_counter() - started)
     return side**3 / 1e9 / min(times)
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def _bench(args: argparse.Namespace) -> int:

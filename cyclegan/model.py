@@ -112,6 +112,8 @@ class ModelConfig:
         labels = [*self.directions.values(), *(domain.label for domain in self.domains.values())]
         if any(type(words) is not str for words in (self.name, self.title, self.description, self.license, *labels)):
             raise ValueError("Names, titles, labels, descriptions and licenses are texts.")
+        if not isinstance(self.metrics, dict) or not isinstance(self.training, dict):
+            raise ValueError("Metrics and training hold entries by name.")
 
     def _check_calibration(self) -> None:
         if self.precision == "int8" and set(self.calibration) != set(DIRECTIONS):

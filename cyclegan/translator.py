@@ -117,9 +117,10 @@ class Translator:
     def detect(self, photo: np.ndarray) -> list[Face]:
         """The faces of a photo (uint8 [H, W, 3]), largest first; may be empty."""
         photo = check_image(photo)
-        with self._lock:
-            if self._detector is None:
-                self._detector = FaceDetector("cuda" if self.device == "cuda" else "cpu")
+        if self._detector is None:  # else without waiting for an engine that is being made
+            with self._lock:
+                if self._detector is None:
+                    self._detector = FaceDetector("cuda" if self.device == "cuda" else "cpu")
         return self._detector.detect(photo)
 
     def tracker(self) -> FaceTracker:

@@ -30,6 +30,8 @@ NO_FACE_IN_VIDEO = (
     "No face was found in this video. Try one where the face is larger, brighter or turned to the camera."
 )
 
+NO_SUCH_FACE_IN_VIDEO = "No frame of this video shows as many faces as the number asked for. Use all, largest or 1."
+
 # Signature -> FFmpeg's name of the one reader that may open the file. HEIC and AVIF pictures are MP4 containers, too.
 _CONTAINERS = {
     "mov": re.compile(rb"....ftyp(?!avi[fs]|hei|hev|mif1|msf1)|....(?:moov|mdat|wide|free|skip)", re.DOTALL),
@@ -37,6 +39,7 @@ _CONTAINERS = {
     "avi": re.compile(rb"RIFF....AVI ", re.DOTALL),
 }
 _MOST_FRAMES = 60  # per second, where the length is limited
+_SOUND_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # of AAC; it has higher ones, too
 # Sound that an MP4 file may hold as it is, bit for bit; any other is made AAC.
 _SOUND_KEPT = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 
@@ -66,6 +69,8 @@ class VideoResult:
     """Whether there is sound."""
     stopped: bool = False
     """Whether it ends before the source does."""
+    other_faces: bool = False
+    """Whether there were faces, but not the one asked for."""
 
 
 def is_video(head: bytes) -> bool:
@@ -116,7 +121,7 @@ def translate_video(
         if not result.frames:
             raise _damaged()
         if not result.frames_with_faces and not result.stopped:
-            raise NoFaceError(NO_FACE_IN_VIDEO)
+            raise NoFaceError(NO_SUCH_FACE_IN_VIDEO if result.other_faces else NO_FACE_IN_VIDEO)
     except FFmpegError as error:
         _remove(target)
         if error.errno == errno.ENOSPC:
@@ -143,6 +148,7 @@ def _translate_frame(
         try:
             faces = choose(faces, len(found))
         except NoFaceError:
+            result.other_faces |= bool(found)
             return frame
     translated = translator.translate(frame, model, direction, faces, then, found=found)
     errors = [each.cycle_l1 for each in translated.translations]
@@ -167,14 +173,18 @@ class _Copy:
         if self.keep_sound:
             self.out_sound = writer.add_stream_from_template(sound)
         elif sound is not None:
-            self.out_sound = writer.add_stream("aac", rate=min(sound.codec_context.sample_rate, 48000))
+            rate = sound.codec_context.sample_rate
+            self.out_sound = writer.add_stream("aac", rate=rate if rate in _SOUND_RATES else 48000)
         # A writer wants all streams before the first packet, and the picture is made with the first frame: until then
         # sound waits.
         self.waiting: list = []
+        # AVI files number their frames as they are stored, which is not the order in which they are shown.
+        self.numbered = reader.format.name == "avi"
+        self.last_pts: int | None = None
 
     def run(self, change, stop: Callable[[], bool], result: VideoResult) -> Iterator[float]:
         result.sound = self.sound is not None
-        at = 0.0
+        at, first = 0.0, None
         for packet in self.reader.demux([s for s in (self.picture, self.sound) if s is not None]):
             if packet.stream is self.sound:
                 self._write_sound(packet)
@@ -184,10 +194,17 @@ class _Copy:
                     result.stopped = True
                     self._finish()
                     return
+                if self.numbered or frame.pts is None:
+                    frame.pts, frame.time_base = result.frames, 1 / self.rate
+                first = frame.time if first is None else first
                 # Time does not run backwards, whatever a file says.
-                at = max(at, float(frame.time or 0))
-                if self.max_seconds and (at > self.max_seconds + 1 or result.frames > self.max_seconds * _MOST_FRAMES):
-                    raise _too_long(self.max_seconds)  # whatever the header said
+                at = max(at, float(frame.time - first))
+                if self.max_seconds and at > self.max_seconds + 1:  # whatever the header said
+                    raise _too_long(self.max_seconds)
+                if self.max_seconds and result.frames > (most := int(self.max_seconds * _MOST_FRAMES)):
+                    raise BadVideoError(
+                        f"The video has more than {most:,} frames. Cut it, or save it with fewer a second."
+                    )
                 self._write_picture(frame, at, change, result)
                 yield min(1.0, at / self.length) if self.length else 0.0
         self._finish()
@@ -203,8 +220,9 @@ class _Copy:
         changed = av.VideoFrame.from_ndarray(change(pixels, at), "rgb24")
         changed = changed.reformat(format="yuv420p", dst_colorspace=_matrix(frame), dst_color_range=ColorRange.MPEG)
         changed.pts, changed.time_base = frame.pts, frame.time_base
-        if changed.pts is None:
-            changed.pts, changed.time_base = result.frames, 1 / self.rate
+        if self.last_pts is not None:  # a writer takes no two frames for one moment
+            changed.pts = max(changed.pts, self.last_pts + 1)
+        self.last_pts = changed.pts
         result.size = (width, height)
         result.frames += 1
         self.writer.mux(self.out_picture.encode(changed))
@@ -274,7 +292,10 @@ def _streams(reader, max_seconds: float | None) -> tuple:
 def _seconds(reader, picture) -> float | None:
     if picture.duration:
         return float(picture.duration * picture.time_base)
-    return reader.duration / av.time_base if reader.duration else None
+    if not reader.duration:
+        return None
+    start = reader.start_time or 0  # Matroska counts from zero, wherever the video begins
+    return (reader.duration - (start if 0 < start < reader.duration else 0)) / av.time_base
 
 
 def _decoded(packet) -> Iterator:

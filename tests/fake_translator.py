@@ -53,7 +53,8 @@ class FakeZoo(Zoo):
 class FakeTranslator:
     """Inverts the colours of two faces at fixed places; photos that are black all over have none.
 
-    `calls` records what was asked, `gate` holds translations back while it is cleared, `fail_with` makes them fail.
+    `calls` records what was asked, `gate` holds translations back while it is cleared, and `look` the search for faces;
+    `fail_with` makes translations fail.
     """
 
     boxes = ((0.1, 0.2, 0.4, 0.7), (0.6, 0.3, 0.8, 0.6))
@@ -65,6 +66,8 @@ class FakeTranslator:
         self.calls = []
         self.gate = threading.Event()
         self.gate.set()
+        self.look = threading.Event()
+        self.look.set()
         self.fail_with = None
 
     def needs_faces(self, model, direction):
@@ -77,6 +80,7 @@ class FakeTranslator:
         self.zoo.remove_guest(guest)
 
     def detect(self, photo):
+        assert self.look.wait(30)
         height, width = photo.shape[:2]
         scaled = [np.array(box) * (width, height, width, height) for box in self.boxes if photo.any()]
         return [Face(tuple(b.tolist()), np.float32(_LANDMARKS * (b[2:] - b[:2]) + b[:2]), 0.99) for b in scaled]

@@ -1,5 +1,6 @@
 """The flags of ``python app.py``, as people who know Gradio expect them."""
 
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ def test_every_flag_reaches_gradio(monkeypatch):
     monkeypatch.setattr(ui, "build_demo", lambda *_: SimpleNamespace(block_thread=lambda: None))
     monkeypatch.setattr(ui, "launch", lambda demo, **options: given.update(options))
     monkeypatch.setattr(ui, "warm_up", lambda translator: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     flags = "--host 0.0.0.0 --port 9000 --root-path /faces --share --auth ann:s:e --auth bob:b --device cpu"
     monkeypatch.setattr(sys, "argv", ["app.py", *flags.split()])
     app.main()
@@ -52,6 +54,16 @@ def test_the_environment_sets_the_defaults(monkeypatch):
     args = parsed(monkeypatch)
     assert (args.host, args.port) == ("10.0.0.1", 8000)
     assert parsed(monkeypatch, "--port", "8001").port == 8001
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--port", "99999"), "1 to 65535"), (("--port", "0"), "1 to 65535"), (("--host", "::1"), "IPv6 is not served")],
+)
+def test_addresses_that_cannot_be_served(monkeypatch, capsys, flags, words):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(monkeypatch, *flags)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("account", ["ann", ":secret", "ann:", ""])

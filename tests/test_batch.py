@@ -148,8 +148,32 @@ def test_no_result_overwrites_another(translator, tmp_path, out):
 
 def test_the_photo_itself_is_never_overwritten(translator, tmp_path):
     manifest = run(translator, write(tmp_path, a_png=PHOTO), tmp_path)
-    assert "overwrite the photo" in errors(manifest)["a.png"]
+    assert "overwrite a.png" in errors(manifest)["a.png"]
     assert (tmp_path / "a.png").read_bytes() == PHOTO
+
+
+def test_no_other_file_of_the_batch_is_overwritten(translator, tmp_path):
+    other = encode_png(texture(60, 80))
+    paths = write(tmp_path, a_jpg=PHOTO, a_png=other, **{"a.face1.input_png": other})
+    manifest = run(translator, paths, tmp_path, crops=True)
+    assert errors(manifest).keys() == {"a.jpg"}
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "a.face1.input.png").read_bytes() == other
+    assert (tmp_path / "a-2.png").exists()
+
+
+def test_only_generated_pictures_say_that_they_are(translator, tmp_path, out):
+    run(translator, write(tmp_path, a_png=PHOTO), out, crops=True)
+    said = {path.name: "AI-generated" in Image.open(path).info.values() for path in out.glob("*.png")}
+    assert not said.pop("a.face1.input.png") and not said.pop("a.face2.input.png")
+    assert len(said) == 5 and all(said.values())
+
+
+def test_names_that_are_no_text_do_not_stop_a_folder(translator, tmp_path, out):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / b"caf\xe9.png".decode("utf-8", "surrogateescape")).write_bytes(PHOTO)
+    manifest = run(translator, [folder], out)
+    assert [row["photo"] for row in manifest["files"]] == ["caf?.png"] and not errors(manifest)
 
 
 def test_unknown_models_and_directions_are_refused_at_once(translator, out):

@@ -115,3 +115,9 @@ def test_a_config_without_a_precision_is_of_a_model_that_runs_in_f32(tmp_path):
     del data["precision"]
     file.write_text(json.dumps(data))
     assert read_config(tmp_path / "old").precision == "f32"
+
+
+def test_how_often_is_at_least_once(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", "--frames", "0"])
+    assert stopped.value.code == 2 and "at least 1" in capsys.readouterr().err

@@ -212,6 +212,10 @@ def test_what_is_not_public_cannot_be_called_by_name(served, api):
         answer = api.post(f"/call/{name}", json={"data": []})
         assert answer.status_code == 404 and "There is no endpoint" in answer.json()["detail"], name
         assert "/translate" in answer.json()["detail"]
+        for way in ("run", "api"):  # which would pass by the queue, too
+            assert api.post(f"/{way}/{name}", json={"data": []}).status_code >= 400, (way, name)
+    for way in ("run", "api"):
+        assert api.post(f"/{way}/translate", json={"data": []}).status_code >= 400
     assert api.get("/file=/tmp/call/x.png").status_code == 403  # a file in a folder of that name is a file
 
 

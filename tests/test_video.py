@@ -13,6 +13,7 @@ import pytest
 from fake_translator import FakeTranslator
 from helpers import draw_photo, texture
 
+from cyclegan import video
 from cyclegan.errors import BadVideoError, NoFaceError
 from cyclegan.images import encode_png
 from cyclegan.translator import Translator
@@ -31,24 +32,34 @@ class Untouched(FakeTranslator):
         return replace(super().translate(photo, *args, **options), output=photo)
 
 
-def make_video(path: Path, frames=12, codec="libx264", sound="aac", still=STILL, times=None, rotate=0) -> Path:
+def make_video(
+    path: Path,
+    frames=12,
+    codec="libx264",
+    sound="aac",
+    still=STILL,
+    times=None,
+    rotate=0,
+    options=None,
+    rate=48000,
+) -> Path:
     """A video of a still that gets lighter, with a tone."""
     with av.open(str(path), "w") as file:
-        picture = file.add_stream(codec, rate=RATE)
+        picture = file.add_stream(codec, rate=RATE, options=options or {})
         picture.height, picture.width = still.shape[:2]
         picture.pix_fmt = "yuv420p"
         picture.bit_rate = 4_000_000
-        tone = file.add_stream(sound, rate=48000) if sound else None
+        tone = file.add_stream(sound, rate=rate) if sound else None
         for i in range(frames):
             frame = av.VideoFrame.from_ndarray(np.clip(still + 2 * i, 0, 255).astype(np.uint8), "rgb24")
             frame.pts, frame.time_base = times[i] if times else i, Fraction(1, RATE)
             file.mux(picture.encode(frame))
         file.mux(picture.encode(None))
         if tone:
-            samples = np.sin(np.arange(48000 * frames // RATE) * (440 * 2 * math.pi / 48000)).astype(np.float32) * 0.4
+            samples = np.sin(np.arange(rate * frames // RATE) * (440 * 2 * math.pi / rate)).astype(np.float32) * 0.4
             frame = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
-            frame.sample_rate, frame.pts = 48000, 0
-            frame.time_base = Fraction(1, 48000)
+            frame.sample_rate, frame.pts = rate, 0
+            frame.time_base = Fraction(1, rate)
             file.mux(tone.encode(frame))
             file.mux(tone.encode(None))
     if rotate:
@@ -310,3 +321,37 @@ def test_a_real_face_is_followed_through_a_video(zoo, tmp_path):
         x = 20 + 3 * i + 90
         assert i < 2 or change[100:140, x - 20 : x + 20].mean() > 25, f"frame {i}"
         assert abs(change[:20, -30:].mean()) < 4
+
+
+def test_an_avi_whose_frames_are_stored_in_another_order(tmp_path):
+    """H.264 with frames that refer to later ones: AVI stamps them as they are stored."""
+    source = make_video(tmp_path / "a.avi", frames=24, sound=None, options={"bf": "2", "b_strategy": "0"})
+    target, result, _ = translate(source, Untouched())
+    light = [frame.mean() for frame in frames_of(target)]
+    assert result.frames == len(light) == 24 and light == sorted(light)
+    assert times_of(target) == pytest.approx([i / RATE for i in range(24)], abs=0.01)
+
+
+def test_sound_at_a_rate_that_aac_does_not_have(tmp_path):
+    source = make_video(tmp_path / "a.mov", sound="pcm_s16le", rate=22254)
+    target, result, _ = translate(source)
+    assert result.sound and np.abs(sound_of(target)).max() > 0.1
+
+
+def test_a_video_may_begin_at_any_time(tmp_path):
+    source = make_video(tmp_path / "a.mkv", frames=20, sound=None, times=[2000 + i for i in range(20)])
+    assert translate(source, max_seconds=2)[1].frames == 20
+    assert min(translate(source)[1].boxes) == 0
+
+
+def test_too_many_frames_are_not_called_too_many_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_MOST_FRAMES", 10)
+    source = make_video(tmp_path / "a.mp4", frames=30, sound=None)
+    with pytest.raises(BadVideoError, match="more than 20 frames. Cut it, or save it with fewer a second"):
+        translate(source, max_seconds=2)
+
+
+def test_a_face_that_is_never_there_is_not_called_no_face(tmp_path):
+    source = make_video(tmp_path / "a.mp4", sound=None)
+    with pytest.raises(NoFaceError, match="as many faces as the number asked for"):
+        translate(source, faces=7)

@@ -171,9 +171,10 @@ def batch_tab(translator: Translator) -> None:
 
     # --- Which event calls which function ---
     quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    latest = {"trigger_mode": "always_last"}  # a choice made while the one before is on its way counts
     model.input(lambda model, way: gr.update(choices=directions(model), value=way), [model, direction], direction,
-                **quick)  # fmt: skip
-    files.change(lambda files: gr.update(interactive=bool(files)), files, start, **quick)
+                **quick, **latest)  # fmt: skip
+    files.change(lambda files: gr.update(interactive=bool(files)), files, start, **quick, **latest)
     begun = start.click(begin, None, [running, start, stop, download], **quick)
     done = begun.then(
         run,

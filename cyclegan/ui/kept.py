@@ -18,7 +18,7 @@ from cyclegan.ui.draw import preview
 from cyclegan.ui.results import Chain, cards, file_name, thumbnail, title_of
 from cyclegan.zoo import Zoo, provenance
 
-GONE = "This photo was deleted from the server after an hour. Choose it again."
+GONE = "This photo is no longer on the server: it keeps them for an hour, or until it restarts. Choose it again."
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,9 @@ MAX_UPLOAD = 2**30
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 # Files are served under /file=PATH, whatever folders they lie in.
-_CALL = re.compile(r"[^=]*/call/(?:v2/)?([^/]*)")
+_CALL = re.compile(r"[^=]*/(?:call/(?:v2/)?|run/|api/)([^/]*)")
+# By this name the page runs functions by number, for what needs no queue.
+_BY_NUMBER = "predict"
 
 
 class PublicOnly:
@@ -33,7 +35,7 @@ class PublicOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         called = _CALL.match(scope["path"]) if scope["type"] == "http" else None
-        if called and called[1] not in self.names:
+        if called and called[1] not in (*self.names, _BY_NUMBER):
             known = ", ".join(f"/{name}" for name in sorted(self.names))
             await _refuse(send, 404, f'There is no endpoint "{called[1][:80]}". There are: {known}.')
         else:

@@ -163,8 +163,9 @@ def live_tab(translator: Translator, service: LiveService | None = None) -> None
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     settings = [model, direction, view, mirror]
     # The script must not ask for a direction that the model just chosen does not have: it hears of both at once.
-    model.input(directions, model, direction, **quick).then(None, settings, None, js=_SET, **quick)
-    gr.on([direction.input, view.input, mirror.input], None, settings, None, js=_SET, **quick)
+    latest: dict[str, Any] = {"trigger_mode": "always_last"}  # a choice made while the one before is on its way counts
+    model.input(directions, model, direction, **quick, **latest).then(None, settings, None, js=_SET, **quick, **latest)
+    gr.on([direction.input, view.input, mirror.input], None, settings, None, js=_SET, **quick, **latest)
 
 
 def _decode(jpeg: bytes) -> np.ndarray:

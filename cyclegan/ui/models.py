@@ -73,7 +73,7 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
         for name in names:
             translator.forget(name)
 
-    mine = gr.State([], time_to_live=3600, delete_callback=leave)
+    mine = gr.State([], delete_callback=leave)  # goes with the visit
     added = gr.HTML(elem_id="added", visible=False, js_on_load=None)
     shown = gr.State([])
     gr.HTML(_ADD, elem_id="add", js_on_load=None)

@@ -16,6 +16,7 @@ from cyclegan.translator import Translator
 from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
+from cyclegan.ui.kept import GONE
 from cyclegan.ui.limits import BodyLimit, PublicOnly, give_memory_back
 from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
@@ -44,11 +45,15 @@ deleted from the server after an hour.</p>
 class Page(gr.Blocks):
     """`gradio.Blocks` that says why it refuses what a request sends, where Gradio only logs it and answers "null"."""
 
-    async def preprocess_data(self, *args: Any, **options: Any) -> list[Any]:
+    async def preprocess_data(self, block_fn: Any, *args: Any, **options: Any) -> list[Any]:
         """What a function gets for the values of a request."""
         try:
-            return await super().preprocess_data(*args, **options)
-        except gr.Error:
+            return await super().preprocess_data(block_fn, *args, **options)
+        except gr.Error as error:
+            # Gradio's own words are for programs. People meet them when a server that restarted has forgotten what
+            # there was to choose from.
+            if error.print_exception and block_fn.api_visibility != "public":
+                raise gr.Error(GONE, print_exception=False) from None
             raise
         except InvalidPathError:
             reason = "Only files that were uploaded here can be used. Upload the file first."
@@ -78,7 +83,7 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
             photo.open_link(demo.load(None, None, None))
         add_endpoints(translator)
     # A bounded queue tells people to come back rather than letting them wait for minutes.
-    return demo.queue(max_size=64, default_concurrency_limit=4)
+    return demo.queue(max_size=64, default_concurrency_limit=4, api_open=False)
 
 
 def launch(demo: gr.Blocks, **options) -> tuple:

@@ -13,7 +13,7 @@ from cyclegan.translator import NO_FACE, Result, Translator
 from cyclegan.ui.components import PhotoInput, Upload, UploadedFile, plain, store, toasts
 from cyclegan.ui.draw import Box, outlined, preview, preview_scale, square_around, square_box
 from cyclegan.ui.examples import Examples
-from cyclegan.ui.kept import Answer, Photo, zipped
+from cyclegan.ui.kept import GONE, Answer, Photo, zipped
 from cyclegan.ui.links import COPIED_FOR_A_WHILE, COPY_LABEL, COPY_LINK, THE_LINK, as_step, from_step, parse
 from cyclegan.ui.results import EMPTY, Chain, compare, gallery, title_of, visit
 
@@ -22,7 +22,6 @@ NO_MODELS = """
 Put a model folder (`config.json` and `model.safetensors`) into `checkpoints/` and restart, or train one:
 `python -m train --help` shows how.
 """
-NO_PHOTO_YET = "There is no photo yet. Choose one first."
 
 REMEMBERED = 24
 """How many translations of a visit can be shown again."""
@@ -194,7 +193,9 @@ class PhotoTab:
     @toasts()
     def add_upload(self, values: Values) -> Updates:
         """A file, a snapshot or a paste."""
-        upload: Upload = values[self.photo]
+        upload: Upload | None = values[self.photo]
+        if upload is None:  # taken away in the meantime
+            return {self.hint: gr.update(visible=False)}
         return self._add(Photo.of(upload, self.translator.detect(upload.pixels)), values)
 
     @toasts()
@@ -225,11 +226,14 @@ class PhotoTab:
             self.all: gr.update(interactive=True),
         }
 
+    def refuse(self) -> Updates:
+        """The page without the photo that could not be used."""
+        return {**self.forget(), self.photo: None}
+
     def forget(self) -> Updates:
-        """The page as it is without a photo; this visit's translations stay."""
+        """What else changes when the photo has been taken away; this visit's translations stay."""
         return {
             **self._cleared(),
-            self.photo: None,
             self.kept: None,
             self.example: gr.update(visible=bool(self.examples.all)),
             self.hint: gr.update(visible=False),
@@ -353,9 +357,7 @@ class PhotoTab:
     @toasts()
     def translate_one(self, values: Values) -> Updates:
         """The Translate button."""
-        photo = values[self.kept]
-        if photo is None:
-            raise BadImageError(NO_PHOTO_YET)
+        photo = _there(values[self.kept])
         chain, face = self._chain(values), values[self.face]
         result = self._translate(values, chain, int(face) if face.isdecimal() else "all")
         answer = Answer.of(photo, result, self.zoo, chain, self.file)
@@ -369,9 +371,7 @@ class PhotoTab:
     def translate_all(self, values: Values) -> Iterator[Updates]:
         """Every direction for one face, shown as they come."""
         with toasts():
-            photo = values[self.kept]
-            if photo is None:
-                raise BadImageError(NO_PHOTO_YET)
+            photo = _there(values[self.kept])
             names = [values[self.model], *(name for name in self.zoo.entries if name != values[self.model])]
             every = [(name, direction) for name in names for direction in DIRECTIONS]
             by_hand = self._square(values) is not None
@@ -392,13 +392,13 @@ class PhotoTab:
     @toasts()
     def open_tile(self, values: Values, event: gr.EventData) -> Updates:
         """Show an answer of the gallery large."""
-        answer = values[self.every][int(event.index)]
+        answer = _at(values[self.every], event)
         return self._show(answer, preview(answer.picture()), values)
 
     @toasts()
     def open_past(self, values: Values, event: gr.EventData) -> Updates:
         """Show an answer of this visit again."""
-        answer = values[self.past][int(event.index)]
+        answer = _at(values[self.past], event)
         return self._show(answer, preview(answer.picture()), values)
 
     def _show(self, answer: Answer, after: bytes, values: Values) -> Updates:
@@ -419,18 +419,22 @@ class PhotoTab:
     @toasts()
     def save(self, values: Values) -> str:
         """The answer as a file, made only now because large photos take a while."""
-        return store(self.file, *values[self.shown].file(values[self.strength] / 100))
+        return store(self.file, *_there(values[self.shown]).file(values[self.strength] / 100))
 
     @toasts()
     def save_all(self, values: Values) -> str:
         """The gallery as a zip."""
-        return store(self.file, zipped(values[self.every], values[self.strength] / 100), "all-directions.zip")
+        answers = _there(values[self.every])
+        return store(self.file, zipped(answers, values[self.strength] / 100), "all-directions.zip")
 
     # --- Which event calls which function ---
 
     def _wire(self) -> None:
+        # Only what is queued can say what went wrong.
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         calm = {"show_progress": "hidden", "api_visibility": "private"}
+        # Where the last choice counts, also one that is made while the one before is still on its way.
+        latest = {"trigger_mode": "always_last"}
         working = {
             "show_progress_on": self.details,
             "concurrency_limit": 2,
@@ -443,19 +447,23 @@ class PhotoTab:
         asked, buttons = {self.past, *settings}, [self.button, self.all]
 
         # A photo. Files, snapshots and pastes all are uploads. Another source, or a file dropped on a photo, clears.
-        searching = self.photo.upload(lambda: gr.update(value=_SEARCHING, visible=True), None, self.hint, **quick)
-        added = searching.then(self.add_upload, {self.photo, *settings}, everything, **calm)
-        added.failure(self.forget, None, everything, **quick)
-        self.photo.clear(self.forget, None, everything, **quick)
+        found = {"trigger_mode": "multiple"}
+        searching = self.photo.upload(
+            lambda: gr.update(value=_SEARCHING, visible=True), None, self.hint, **quick, **found
+        )
+        added = searching.then(self.add_upload, {self.photo, *settings}, everything, **calm, **found)
+        added.failure(self.refuse, None, everything, **quick)
+        # Without the photo itself: another one may be there by now.
+        self.photo.clear(self.forget, None, [part for part in everything if part is not self.photo], **quick)
         tried = self.example.select(self.add_example, settings, everything, **calm)
 
         # Settings
-        self.photo.select(self.pick, settings, [*picture, self.across, self.down], **quick)
+        self.photo.select(self.pick, settings, [*picture, self.across, self.down], **calm, **latest)
         moved = [self.face.input, self.side.release, self.across.release, self.down.release]
-        gr.on(moved, self.outline, settings, [self.photo, self.square], **quick)
-        self.model.input(self.choose_model, settings, [self.direction, self.about, *picture], **quick)
-        self.direction.input(self.choose_direction, settings, picture, **quick)
-        self.second.input(lambda step: gr.update(visible=bool(step)), self.second, self.third, **quick)
+        gr.on(moved, self.outline, settings, [self.photo, self.square], **calm, **latest)
+        self.model.input(self.choose_model, settings, [self.direction, self.about, *picture], **calm, **latest)
+        self.direction.input(self.choose_direction, settings, picture, **calm, **latest)
+        self.second.input(lambda step: gr.update(visible=bool(step)), self.second, self.third, **quick, **latest)
         self.strength.change(None, self.strength, None, js=_BLEND, api_visibility="private")
 
         # Links
@@ -480,7 +488,7 @@ class PhotoTab:
             run.success(ready, None, buttons, js=_SHOW_ANSWER, **quick)
             run.failure(ready, None, buttons, **quick)
             runs.append(run)
-        self.photo.clear(None, None, None, cancels=runs, **quick)
+        self.photo.clear(None, None, None, cancels=[*runs, added, tried], **quick)
 
         self.gallery.select(self.open_tile, {self.every, *asked}, answer, js=None, **calm).success(
             None, None, None, js=_SHOW_PICKED, api_visibility="private"
@@ -494,6 +502,17 @@ class PhotoTab:
         ):
             saved = button.click(function, {source, self.strength}, self.file, **calm)
             saved.success(None, self.file, None, js=_SAVE, api_visibility="private")
+
+
+def _there(kept: Any) -> Any:
+    """What the server should remember of this visit, which it does for an hour."""
+    if not kept:
+        raise BadImageError(GONE)
+    return kept
+
+
+def _at(answers: list[Answer], event: gr.EventData) -> Answer:
+    return _there(answers[int(event.index) : int(event.index) + 1])[0]
 
 
 def _hint(count: int, needs_faces: bool) -> str:

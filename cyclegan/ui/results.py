@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # kept.py builds on this module
 Chain = tuple[tuple[str, str], ...]
 """Steps applied one after the other, each a model and a direction."""
 
+_LONGEST_NAME = 200  # bytes of the name of a file; systems take 255
+
 EMPTY = """
 <div class="empty">
   <p class="flow" aria-hidden="true"><span></span>→<span></span>→<span></span></p>
@@ -55,8 +57,13 @@ def _steps(zoo: Zoo, chain: Chain) -> list[str]:
 
 def file_name(photo: str | None, title: str) -> str:
     """A name for the PNG file of a result: ``holiday-add-glasses.png``."""
-    words = f"{Path(photo or 'photo').stem} {title.split(': ')[-1]}"
-    return re.sub(r"[^\w.]+", "-", words).strip("-.").lower() + ".png"
+    stem = _cut(Path(photo or "photo").stem, _LONGEST_NAME // 2)
+    name = re.sub(r"[^\w.]+", "-", f"{stem} {title.split(': ')[-1]}").lower()
+    return _cut(name, _LONGEST_NAME).strip("-.") + ".png"
+
+
+def _cut(words: str, size: int) -> str:
+    return words.encode(errors="ignore")[:size].decode(errors="ignore")
 
 
 def compare(before: bytes, after: bytes, size: tuple[int, int], title: str, strength: int) -> str:
@@ -149,7 +156,13 @@ def gallery(answers: Sequence["Answer"], total: int, who: str, left_out: Sequenc
         f"<span>{html.escape(answer.title.split(': ')[0])} · cycle error {answer.cycle_l1:.3f}</span></button></li>"
         for i, answer in enumerate(answers)
     )
-    progress = f"{len(answers)} of {total} directions" if len(answers) < total else f"All {total} directions"
+    progress = (
+        f"{len(answers)} of {total} directions"
+        if len(answers) < total
+        else f"All {total} directions"
+        if total > 1
+        else "1 direction"
+    )
     others = "drawings" if faces else "photographs"
     missing = f'<p class="note">Left out, as they start from {others}: {html.escape(", ".join(left_out))}.</p>'
     return (

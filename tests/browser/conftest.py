@@ -82,6 +82,7 @@ def translator(served):
     translator.calls.clear()
     yield translator
     translator.gate.set()
+    translator.look.set()
     translator.fail_with = None
 
 

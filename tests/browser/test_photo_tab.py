@@ -247,3 +247,49 @@ def test_another_photo_gives_up_the_translation_under_way(visit, pictures, trans
     expect(page.get_by_text("Your translation appears here")).to_be_visible()
     translate(page)
     expect(cards(page)).to_have_count(2)
+
+
+def test_a_photo_taken_away_while_it_is_searched_does_not_come_back(visit, pictures, translator):
+    page = visit()
+    translator.look.clear()
+    page.locator("#photo input[type=file]").set_input_files(pictures["red"])
+    expect(page.locator("#hint")).to_contain_text("Looking for faces")
+    page.get_by_role("button", name="Remove Image").click()
+    page.locator("#photo input[type=file]").set_input_files(pictures["blue"])
+    page.wait_for_timeout(500)
+    translator.look.set()
+    expect(page.locator("#hint")).to_contain_text("faces found")
+    page.wait_for_timeout(1000)
+    shown = Image.open(io.BytesIO(page.locator("#photo .image-frame img").screenshot())).convert("RGB")
+    red, _, blue = shown.getpixel((shown.width // 2, shown.height // 2))
+    assert blue > red + 50
+    translate(page)
+    expect(cards(page)).to_have_count(2)
+
+
+def test_of_two_quick_choices_the_last_one_counts(visit, served):
+    page = visit()
+    slow = page.context.new_cdp_session(page)
+    slow.send("Network.enable")
+    slow.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 300, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
+    first, last = (served[0].zoo.config(name) for name in served[0].zoo.entries)
+    page.get_by_role("radio", name=last.title).check()
+    page.get_by_role("radio", name=first.title, exact=True).check()
+    page.wait_for_timeout(2500)
+    expect(page.get_by_role("radio", name=first.directions["A2B"])).to_be_visible()
+    expect(page.locator("#about")).to_contain_text(first.title)
+
+
+def test_a_server_that_has_forgotten_the_visit_says_so(visit, pictures, served):
+    page = visit()
+    upload(page, pictures["red"])
+    translate(page)
+    expect(cards(page)).to_have_count(2)
+    served[2].app.state_holder.session_data.clear()  # as after a restart
+    page.get_by_role("button", name="Download PNG").click()
+    expect(toast(page).first).to_contain_text("no longer on the server")
+    translate(page)
+    expect(toast(page).nth(1)).to_contain_text("no longer on the server")
