@@ -87,6 +87,7 @@ def main() -> None:
     except CycleGANError as error:
         sys.exit(str(error))
     demo = build_demo(translator, args.add_models)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         launch(
             demo,
@@ -100,10 +101,15 @@ def main() -> None:
     except OSError:
         where = f"{args.host}:{args.port}" if args.port else f"{args.host}, from port 7860 on"
         sys.exit(f"The page cannot open at {where}. Choose another --port or --host.")
+    except KeyboardInterrupt:
+        return demo.close(verbose=False)
     warm_up(translator)  # only now: the page comes first
-    # What stops services ends as Ctrl-C does, which deletes the photos that are left.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     demo.block_thread()
+
+
+def _stop(*_) -> None:
+    """Have what stops services end as Ctrl-C does, which deletes the photos that are left."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

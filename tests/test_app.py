@@ -1,16 +1,25 @@
 """The flags of ``python app.py``, as people who know Gradio expect them."""
 
+import os
 import signal
+import socket
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
+import numpy as np
 import pytest
 from fake_translator import FakeTranslator
 from fastapi.testclient import TestClient
 
 import app
 from cyclegan import ui
+from cyclegan.images import encode_png
 from cyclegan.ui import build_demo, launch
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +118,23 @@ def test_with_accounts_the_page_asks_for_one(served):
     assert client.post("/login", data={"username": "ann", "password": "other"}).status_code == 400
     assert client.post("/login", data={"username": "bob", "password": "other"}).status_code == 200
     assert client.get("/config").status_code == 200
+
+
+def test_a_service_that_is_stopped_leaves_no_photo(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}
+    command = [sys.executable, "app.py", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        seen = iter(process.stdout.readline, "")
+        assert any("Running on local URL" in line for line in seen)
+        upload = {"files": ("me.png", encode_png(np.zeros((20, 20, 3), np.uint8)))}
+        httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files=upload, timeout=60).raise_for_status()
+        assert list(tmp_path.rglob("me.png"))
+        process.terminate()
+        assert "Traceback" not in process.communicate(timeout=60)[0] and process.returncode == 0
+    finally:
+        process.kill()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
