@@ -98,13 +98,13 @@ def main() -> None:
             auth=args.auth,
             prevent_thread_lock=True,
         )
+        warm_up(translator)  # only now: the page comes first
+        demo.block_thread()
+    except KeyboardInterrupt:  # `block_thread` minds its own
+        demo.close(verbose=False)
     except OSError:
         where = f"{args.host}:{args.port}" if args.port else f"{args.host}, from port 7860 on"
         sys.exit(f"The page cannot open at {where}. Choose another --port or --host.")
-    except KeyboardInterrupt:
-        return demo.close(verbose=False)
-    warm_up(translator)  # only now: the page comes first
-    demo.block_thread()
 
 
 def _stop(*_) -> None:
