@@ -223,6 +223,9 @@ def test_results_say_that_they_are_generated(run):
     translate(run, "small.png")
     for name in files():
         text = Image.open(Path("results") / name).text
+        if ".input." in name:  # a part of the photo itself
+            assert not text
+            continue
         assert text["Comment"] == "AI-generated" and text["Software"] == "cyclegan"
         assert (text["Model"], text["Direction"]) == ("red", "A2B (Change)") and len(text["Revision"]) == 12
 
@@ -464,7 +467,7 @@ def test_ctrl_c_keeps_what_is_done(checkpoints, here):
 def test_a_photo_is_never_overwritten(run, out):
     Path("sub").mkdir()
     save_png("me.png", SMALL)
-    message = "me.png: The result would overwrite the photo itself. Choose another folder with --out.\n"
+    message = "me.png: The result would overwrite me.png. Choose another folder with --out.\n"
     assert translate(run, "me.png", "--out", out) == (1, "", message)
     assert np.array_equal(load_image("me.png"), SMALL)
     assert not list(Path().glob("*face*"))
