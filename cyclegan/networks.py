@@ -45,11 +45,16 @@ class GeneratorConfig:
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
     ones so."""
+    detail: bool = True
+    """Whether that detail goes back wherever something is painted. Without, it stays only where the mask leaves the
+    image as it is: for what has fine edges and must go, as the frames of glasses."""
 
     def __post_init__(self):
         sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.reduce)
         if any(type(size) is not int for size in sizes):
             raise ValueError("filters, blocks, stem, kernel, channels and reduce must be whole numbers.")
+        if type(self.detail) is not bool or not (self.detail or self.mask):
+            raise ValueError("detail must be true or, for a generator with a mask, false.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
             raise ValueError("filters and channels must be at least 1, blocks at least 0.")
         if self.filters > _MAX_FILTERS or self.blocks > _MAX_BLOCKS:  # a config may come from a stranger
@@ -210,7 +215,9 @@ class Generator(nn.Module):
         rgb, alpha = (y[:, :-1], torch.sigmoid(y[:, -1:])) if self.config.mask else (y, None)
         rgb = torch.tanh(rgb)
         if self.config.reduce > 1:
-            rgb = (self._enlarge(rgb) + x - self._enlarge(small)).clamp(-1, 1)
+            rgb = self._enlarge(rgb)
+            if self.config.detail:
+                rgb = (rgb + x - self._enlarge(small)).clamp(-1, 1)
             alpha = None if alpha is None else self._enlarge(alpha)
         return rgb, alpha
 

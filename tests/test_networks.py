@@ -182,6 +182,15 @@ def test_a_reduced_network_paints_what_the_small_one_would_and_keeps_the_detail(
     assert torch.equal(large(x), x)
 
 
+def test_without_its_detail_only_what_the_mask_leaves_stays():
+    generator = Generator(replace(TINY, mask=True, reduce=2, detail=False))
+    x = torch.linspace(-0.5, 0.5, 48).expand(1, 3, 32, -1)
+    stripes = torch.tensor([0.1, -0.1]).repeat(24).expand_as(x)
+    for alpha, left in ((0, 1.0), (0.9, 0.1), (0.25, 0.75)):
+        blend(generator, alpha=alpha)
+        assert torch.allclose(generator(x + stripes) - generator(x), left * stripes, atol=1e-5)
+
+
 def test_a_reduced_network_costs_what_the_small_one_costs():
     assert count_macs(replace(TINY, reduce=2), 64, 64) == count_macs(TINY, 32, 32)
 
@@ -262,6 +271,8 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
         ({"filters": 64.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
         ({"blocks": "9"}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
+        ({"detail": False}, "detail must be true or, for a generator with a mask, false."),
+        ({"detail": 0, "mask": True}, "detail must be true or, for a generator with a mask, false."),
         ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
         ({"norm": "batch"}, 'norm must be "instance" or "switchable", not \'batch\'.'),
         ({"dropout": 1.0}, "dropout must lie in [0, 1), not 1.0."),

@@ -170,6 +170,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     for name, kind in _GENERATOR_FLAGS.items():
         command.add_argument(f"--{name}", type=kind, help=_doc("GeneratorConfig", name))
     command.add_argument("--mask", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "mask"))
+    command.add_argument("--detail", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "detail"))
     for name, kind in _DISCRIMINATOR_FLAGS.items():
         command.add_argument(f"--D-{name}", type=kind, help=_doc("DiscriminatorConfig", name))
     on_or_off = argparse.BooleanOptionalAction
@@ -276,7 +277,7 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
         given["stages"] = tuple(args.stages)
     elif height := args.height or args.size or args.width:
         given |= {"stages": ((height, 0.0),), "aspect": (args.width or height) / height}
-    of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, "mask", "channels")}
+    of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, "mask", "detail", "channels")}
     of_discriminator = {name: getattr(args, f"D_{name}") for name in _DISCRIMINATOR_FLAGS}
     of_discriminator |= {"dilated": args.dilated, "channels": args.channels}
     try:

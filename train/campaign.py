@@ -31,15 +31,20 @@ class Task:
     redraw: bool = False
     """Everything changes, shapes too: without a mask, cycles compared at 16 pixels, colours held by identity loss."""
     reduce: bool = False
-    """Skin and shapes change, no fine lines: trained at half of the size served."""
+    """Trained at half of the size served, at which no fine lines are painted."""
+    detail: bool = True
+    """As in `GeneratorConfig`."""
     mask_outside: float = 0.0
     """As in `TrainConfig`."""
 
     def config(self, recipe: str, hours: float) -> TrainConfig:
-        """The recipe as this task needs it."""
+        """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
         config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
         if self.reduce:
-            generator = replace(config.generator, reduce=2)
+            try:
+                generator = replace(config.generator, reduce=2, detail=self.detail)
+            except ValueError as error:
+                raise TrainingError(f"Recipe {recipe} does not suit {self.about.name}: {error}") from error
             return replace(config, generator=generator, stages=((config.image_size, 0.0),))
         if self.redraw:
             generator = replace(config.generator, mask=False)
@@ -50,7 +55,7 @@ class Task:
         """What `config` does to a recipe for images of this size, as options of `fit`."""
         words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
         if self.reduce:
-            words += ["--size", str(image_size), "--reduce", "2"]
+            words += ["--size", str(image_size), "--reduce", "2", *([] if self.detail else ["--no-detail"])]
         if self.redraw:
             words += ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0"]
             words += ["--cycle-size", str(_REDRAW_SIZE)]
@@ -70,6 +75,7 @@ TASKS = {
             "glasses", "Glasses", "no glasses", "glasses", "Add glasses", "Remove glasses",
             "Puts glasses on a face or takes them off. Trained on tightly cropped photographs of faces.",
             _RESEARCH.format("UTKFace, All-Age-Faces"), share=0.2,
+            reduce=True, detail=False,
         ),
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
