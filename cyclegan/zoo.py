@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +145,18 @@ def provenance(zoo: Zoo, chain: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _rank(entry: Entry) -> tuple[float, float, str]:
-    """Sorts models by KID as a share of the identity copy's; those alike to a tenth by how many pixels they change.
+    """Sorts models by how many faces of ten they change as asked, then by how few pixels they change for that.
 
-    The worse direction counts; what was not measured comes last, by name. Shares differ by a few hundredths from one
-    sample of images to the next, and the first model is the one that the page offers.
+    The worse direction counts; what was not measured comes last, by name. Flip rates differ by a few hundredths from
+    one sample of images to the next, and the first model is the one that the page offers.
     """
     directions = [entry.config.metrics.get(direction) for direction in DIRECTIONS]
 
-    def worst(figure: str) -> float:
-        values = [measured.get(figure) if isinstance(measured, dict) else None for measured in directions]
-        return max(value if isinstance(value, int | float) else float("inf") for value in values)
+    def figures(name: str, missing: float) -> list[float]:
+        values = [measured.get(name) if isinstance(measured, dict) else None for measured in directions]
+        return [value if isinstance(value, int | float) else missing for value in values]
 
-    return round(worst("kid_share"), 1), worst("changed"), entry.name
+    return -floor(10 * min(figures("flip_rate", -1.0))), max(figures("changed", 1.0)), entry.name
 
 
 def _read_entry(folder: Path) -> Entry:

@@ -224,15 +224,15 @@ def test_the_best_model_comes_first_and_unmeasured_ones_last(tmp_path):
     """By the worse direction; the first is what the page offers."""
 
     def measured(there: float | None, back: float | None, changed: float = 0.5) -> dict:
-        return {way: {"kid_share": share, "changed": changed} for way, share in (("A2B", there), ("B2A", back))}
+        return {way: {"flip_rate": rate, "changed": changed} for way, rate in (("A2B", there), ("B2A", back))}
 
     for name, metrics in {
         "plain": {},
-        "uneven": measured(0.01, 0.9),
-        "good": measured(0.2, 0.3),
-        "good and gentle": measured(0.2, 0.31, 0.1),
+        "uneven": measured(0.99, 0.4),
+        "good": measured(0.9, 0.79),
+        "good and gentle": measured(0.9, 0.71, 0.1),
         "odd": {"A2B": "no figures", "flip_rate": 1},
-        "half": measured(0.1, None),
+        "half": measured(0.9, None),
     }.items():
         make_model(make_config(name, metrics=metrics)).save_pretrained(tmp_path / name)
     assert list(Zoo(tmp_path).entries) == ["good and gentle", "good", "uneven", "half", "odd", "plain"]
