@@ -138,6 +138,7 @@ def test_each_has_buffers_and_random_numbers_of_its_own(two):
 def test_one_of_them_writes_and_speaks(two):
     run, _, error = two
     assert {path.name for path in run.iterdir() if not path.name.startswith("events")} == {
+        ".lock",
         "losses.csv",
         "losses.png",
         "model",

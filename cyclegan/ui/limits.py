@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UPLOAD = 2**30
@@ -81,6 +82,8 @@ class BodyLimit:
 
         try:
             await self.app(scope, counted, answer)
+        except ClientDisconnect:  # whoever sent it has gone, or is being told below
+            pass
         except Exception:
             if read <= limit:
                 raise
