@@ -226,8 +226,10 @@ class PhotoTab:
             self.all: gr.update(interactive=True),
         }
 
-    def refuse(self) -> Updates:
-        """The page without the photo that could not be used."""
+    def refuse(self, values: Values) -> Updates:
+        """The page without the photo that could not be used; as it is where another one has come in the meantime."""
+        if values[self.kept] is not None:
+            return {self.hint: gr.skip()}
         return {**self.forget(), self.photo: None}
 
     def forget(self) -> Updates:
@@ -452,7 +454,7 @@ class PhotoTab:
             lambda: gr.update(value=_SEARCHING, visible=True), None, self.hint, **quick, **found
         )
         added = searching.then(self.add_upload, {self.photo, *settings}, everything, **calm, **found)
-        added.failure(self.refuse, None, everything, **quick)
+        added.failure(self.refuse, {self.kept}, everything, **quick)
         # Without the photo itself: another one may be there by now.
         self.photo.clear(self.forget, None, [part for part in everything if part is not self.photo], **quick)
         tried = self.example.select(self.add_example, settings, everything, **calm)
