@@ -1,7 +1,9 @@
 """Face translation with CycleGAN: find a face, translate it, put it back.
 
-from cyclegan import Translator, Zoo, load_image
-result = Translator(Zoo()).translate(load_image("me.jpg"), "glasses", "A2B")
+In short:
+
+    from cyclegan import Translator, Zoo, load_image
+    result = Translator(Zoo()).translate(load_image("me.jpg"), "glasses", "A2B")
 """
 
 from cyclegan.errors import CycleGANError

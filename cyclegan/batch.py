@@ -45,7 +45,7 @@ _CROPS = ("input", "translation", "reconstruction")
 _IN_MEMORY = 8 * 2**20  # files from a zip that are larger are unpacked to the disk
 # What Windows does not take in the name of a file; the longest there, in bytes, with room for what is put behind it.
 _NOT_IN_NAMES = '<>:"/\\|?*'
-_LONGEST_NAME = 200
+LONGEST_NAME = 200
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 
 
@@ -305,8 +305,13 @@ def pack(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
 def file_name(words: str) -> str:
     """Words from a stranger as a file name without suffix that every system takes: ``"photo"`` if nothing is left."""
     name = "".join("_" if c in _NOT_IN_NAMES or not c.isprintable() else c for c in words)
-    name = name.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
+    name = shortened(name, LONGEST_NAME).strip(" .")
     return f"_{name}" if name.upper() in _DEVICES else name or "photo"
+
+
+def shortened(words: str, size: int) -> str:
+    """The beginning of words that takes at most ``size`` bytes in UTF-8."""
+    return words.encode(errors="ignore")[:size].decode(errors="ignore")
 
 
 def _rounded(box: Sequence[float]) -> list[float]:

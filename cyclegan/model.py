@@ -29,6 +29,7 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 GRID_FILE = "grid.png"  # a few faces and what became of them
 FAILURES_FILE = "failures.jpg"  # those that came out worst
+PICTURE_FILES = (GRID_FILE, FAILURES_FILE)
 
 
 def check_direction(direction: str) -> str:

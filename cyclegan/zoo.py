@@ -5,7 +5,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def _rank(entry: Entry) -> tuple[float, float, str]:
 
     def figures(name: str, missing: float) -> list[float]:
         values = [measured.get(name) if isinstance(measured, dict) else None for measured in directions]
-        return [value if isinstance(value, int | float) else missing for value in values]
+        return [value if isinstance(value, int | float) and isfinite(value) else missing for value in values]
 
     return -floor(10 * min(figures("flip_rate", -1.0))), max(figures("changed", 1.0)), entry.name
 

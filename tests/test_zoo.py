@@ -233,6 +233,7 @@ def test_the_best_model_comes_first_and_unmeasured_ones_last(tmp_path):
         "good and gentle": measured(0.9, 0.71, 0.1),
         "odd": {"A2B": "no figures", "flip_rate": 1},
         "half": measured(0.9, None),
+        "no number": measured(float("nan"), float("inf")),
     }.items():
         make_model(make_config(name, metrics=metrics)).save_pretrained(tmp_path / name)
-    assert list(Zoo(tmp_path).entries) == ["good and gentle", "good", "uneven", "half", "odd", "plain"]
+    assert list(Zoo(tmp_path).entries) == ["good and gentle", "good", "uneven", "half", "no number", "odd", "plain"]

@@ -408,11 +408,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from cyclegan.images import save_png
     from cyclegan.runtime import resolve_device
     from train.card import figures
-    from train.evaluate import evaluate, panel, save_evaluation
+    from train.evaluate import check_saving, evaluate, panel, save_evaluation
 
     save = args.save or args.save_pictures
-    if save and args.split != "test":
-        raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
+    if save:
+        check_saving(args.split)  # before minutes of work
     measured, pictures = evaluate(args.checkpoint, args.data, resolve_device(args.device), args.split, args.features)
     if args.json:
         print(json.dumps(measured.to_json(), indent=1))

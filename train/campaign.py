@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cyclegan.model import CONFIG_FILE, FAILURES_FILE, GRID_FILE, WEIGHTS_FILE, read_config
+from cyclegan.model import CONFIG_FILE, PICTURE_FILES, WEIGHTS_FILE, read_config
 from train import recipes
 from train.card import write_card
 from train.config import About, TrainConfig
@@ -17,7 +17,7 @@ from train.loop import fit
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
 _UTKFACE = _RESEARCH.format("UTKFace")
 _STEREOTYPES = "It renders the averages of its training data, stereotypes included, and says nothing about a person."
-_FILES = (WEIGHTS_FILE, GRID_FILE, FAILURES_FILE, CONFIG_FILE)  # beside the card; the last makes it a model
+_FILES = (WEIGHTS_FILE, *PICTURE_FILES, CONFIG_FILE)  # beside the card; the last makes it a model
 _REDRAW_SIZE = 16  # pixels: where cycles are compared when shapes have to change
 
 

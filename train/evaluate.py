@@ -242,6 +242,12 @@ def panel(
     return np.concatenate([halves[0], gap, halves[1]], axis=0)
 
 
+def check_saving(split: str) -> None:
+    """Raise TrainingError for a split whose figures are not saved."""
+    if split != "test":
+        raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
+
+
 def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pictures] | None = None) -> ModelConfig:
     """Write the figures into ``config.json`` of a model folder and into its card; returns the new config.
 
@@ -250,8 +256,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pi
     Raises TrainingError for figures of validation images, on which settings may have been chosen, for a model that has
     been trained on since it was measured, and where the folder cannot be written.
     """
-    if evaluation.split != "test":
-        raise TrainingError("Only figures of test images are saved: settings may have been chosen on the others.")
+    check_saving(evaluation.split)
     config = read_config(folder)
     if config.training != evaluation.model.training:
         raise TrainingError(f"{folder} has been trained on since it was measured. Measure it again.")

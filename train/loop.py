@@ -20,8 +20,7 @@ from cyclegan.images import save_png
 from cyclegan.model import (
     CARD_FILE,
     CONFIG_FILE,
-    FAILURES_FILE,
-    GRID_FILE,
+    PICTURE_FILES,
     CycleGAN,
     Domain,
     ModelConfig,
@@ -457,7 +456,7 @@ def write_snapshot(
     model.G_AB.load_state_dict(G_AB.state_dict(), assign=True)
     model.G_BA.load_state_dict(G_BA.state_dict(), assign=True)
     model.save_pretrained(folder)
-    for name in (GRID_FILE, FAILURES_FILE):
+    for name in PICTURE_FILES:
         (folder / name).unlink(missing_ok=True)
     if (folder / CARD_FILE).exists():
         write_card(folder)

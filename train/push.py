@@ -8,11 +8,10 @@ import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from cyclegan.model import CARD_FILE, CONFIG_FILE, FAILURES_FILE, GRID_FILE, WEIGHTS_FILE, CycleGAN
+from cyclegan.model import CARD_FILE, CONFIG_FILE, PICTURE_FILES, WEIGHTS_FILE, CycleGAN
 from train.errors import TrainingError
 
 _NEEDED = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
-_PICTURES = (GRID_FILE, FAILURES_FILE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def model_files(folder: Path) -> list[ModelFile]:
         ) from error
     if not card.startswith("---\n"):
         raise TrainingError(f"{folder / CARD_FILE} does not begin with the Hub's metadata, between two lines of ---.")
-    shown = [name for name in _PICTURES if f"({name})" in card]
+    shown = [name for name in PICTURE_FILES if f"({name})" in card]
     for name in shown:
         if not (folder / name).exists():
             raise TrainingError(f"{folder / CARD_FILE} shows {name}, which is not in the folder.")

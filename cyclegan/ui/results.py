@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cyclegan.batch import LONGEST_NAME, shortened
 from cyclegan.images import encode_png
 from cyclegan.translator import Result, Translation
 from cyclegan.ui.draw import HEAT_RANGE, heat_map, jpeg
@@ -19,8 +20,6 @@ if TYPE_CHECKING:  # kept.py builds on this module
 
 Chain = tuple[tuple[str, str], ...]
 """Steps applied one after the other, each a model and a direction."""
-
-_LONGEST_NAME = 200  # bytes of the name of a file; systems take 255
 
 EMPTY = """
 <div class="empty">
@@ -57,13 +56,9 @@ def _steps(zoo: Zoo, chain: Chain) -> list[str]:
 
 def file_name(photo: str | None, title: str) -> str:
     """A name for the PNG file of a result: ``holiday-add-glasses.png``."""
-    stem = _cut(Path(photo or "photo").stem, _LONGEST_NAME // 2)
+    stem = shortened(Path(photo or "photo").stem, LONGEST_NAME // 2)
     name = re.sub(r"[^\w.]+", "-", f"{stem} {title.split(': ')[-1]}").lower()
-    return _cut(name, _LONGEST_NAME).strip("-.") + ".png"
-
-
-def _cut(words: str, size: int) -> str:
-    return words.encode(errors="ignore")[:size].decode(errors="ignore")
+    return shortened(name, LONGEST_NAME).strip("-.") + ".png"
 
 
 def compare(before: bytes, after: bytes, size: tuple[int, int], title: str, strength: int) -> str:
