@@ -79,7 +79,7 @@ class ModelConfig:
     generator: GeneratorConfig
     """Both generators have this shape."""
     image_size: int
-    """Side in pixels of the crops the model was trained on and is served with; divisible by 4."""
+    """Side in pixels of the crops the model was trained on and is served with; divisible by the generator's `step`."""
     domains: dict[str, Domain]
     """Keys A and B."""
     directions: dict[str, str]
@@ -101,8 +101,11 @@ class ModelConfig:
     """How the weights were made: recipe, pairs seen, seconds, seed, command."""
 
     def __post_init__(self):
-        if type(self.image_size) is not int or self.image_size % 4 or not 16 <= self.image_size <= 1024:
-            raise ValueError(f"image_size must be divisible by 4 and from 16 to 1024, not {self.image_size}.")
+        step = self.generator.step
+        if type(self.image_size) is not int or self.image_size % step or not 4 * step <= self.image_size <= 1024:
+            raise ValueError(
+                f"image_size must be divisible by {step} and from {4 * step} to 1024, not {self.image_size}."
+            )
         if self.generator.channels != 3:
             raise ValueError("The generators of a model work on images of 3 channels.")
         if self.precision not in PRECISIONS:

@@ -3,7 +3,8 @@
 In the paper's notation the 6-block network is ``c7s1-64, d128, d256, R256 x 6, u128, u64, c7s1-3``.
 `GeneratorConfig` spans that network, the fast-neural-style one of Johnson et al. 2016 (``filters=32, blocks=5,
 kernel=9``) and these departures, each named where it is defined: upsample + convolution instead of transposed
-convolution, separable residual blocks, a space-to-depth stem, switchable normalisation, dropout, and a mask output.
+convolution, separable residual blocks, a space-to-depth stem, pixels folded into channels, switchable normalisation,
+dropout, and a mask output.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ class GeneratorConfig:
     """A fourth output channel alpha in [0, 1] blends the painted RGB over the input."""
     channels: int = 3
     """Image channels in and out."""
+    unshuffle: int = 1
+    """Work at 1/2 or 1/4 of the image's size on its pixels rearranged into channels (Shi et al. 2016, section 3): each
+    weight reaches further, and nothing is lost on the way in. Out come coarse colours and mask, enlarged, and what
+    each pixel differs from them, 0 at first: painted pixel by pixel alone, colours would show a grid."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
@@ -50,9 +55,9 @@ class GeneratorConfig:
     image as it is: for what has fine edges and must go, as the frames of glasses."""
 
     def __post_init__(self):
-        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.reduce)
+        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.unshuffle, self.reduce)
         if any(type(size) is not int for size in sizes):
-            raise ValueError("filters, blocks, stem, kernel, channels and reduce must be whole numbers.")
+            raise ValueError("filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers.")
         if type(self.detail) is not bool or not (self.detail or self.mask):
             raise ValueError("detail must be true or, for a generator with a mask, false.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
@@ -61,6 +66,8 @@ class GeneratorConfig:
             raise ValueError(f"filters are at most {_MAX_FILTERS}, blocks at most {_MAX_BLOCKS}.")
         if self.stem not in (1, 2, 4):
             raise ValueError(f"stem must be 1, 2 or 4, not {self.stem!r}.")
+        if self.unshuffle not in (1, 2, 4):
+            raise ValueError(f"unshuffle must be 1, 2 or 4, not {self.unshuffle!r}.")
         if self.reduce not in (1, 2, 4):
             raise ValueError(f"reduce must be 1, 2 or 4, not {self.reduce!r}.")
         if self.kernel not in (3, 5, 7, 9):
@@ -71,6 +78,11 @@ class GeneratorConfig:
             raise ValueError(f'norm must be "instance" or "switchable", not {self.norm!r}.')
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout!r}.")
+
+    @property
+    def step(self) -> int:
+        """What sides of images must be divisible by, in pixels; the smallest are four times that."""
+        return 4 * self.unshuffle * self.reduce
 
 
 class InstanceNorm(nn.Module):
@@ -169,27 +181,32 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """Maps images of one domain to the other: float [B, C, H, W] in [-1, 1] -> same shape and range.
 
-    H and W must be divisible by 4 and at least 16 (ValueError), times ``reduce``; they need not be equal.
-    Weights start at N(0, 0.02), biases at 0 (Zhu et al. 2017, 7.1).
+    H and W must be divisible by the config's ``step`` and at least four times it (ValueError); they need not be equal.
+    Weights start at N(0, 0.02), biases at 0 (Zhu et al. 2017, 7.1), those of the finer output of ``unshuffle`` at 0.
     """
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         self.config = config
-        f, stem, channels = config.filters, config.stem, config.channels
+        f, stem, channels, unshuffle = config.filters, config.stem, config.channels, config.unshuffle
         stages = int(log2(4 // stem))  # strided convolutions left to do after the space-to-depth stem
         kernel = {1: config.kernel, 2: 5, 4: 3}[stem]  # the same reach in pixels, or a little more
         width = f * stem
 
-        self.stem = normed(nn.PixelUnshuffle(stem), convolution(channels * stem**2, width, kernel))
+        folded = channels * (unshuffle * stem) ** 2
+        self.stem = normed(nn.PixelUnshuffle(unshuffle * stem), convolution(folded, width, kernel))
         self.down = nn.Sequential(
             *(normed(convolution(width << i, width << (i + 1), 3, stride=2)) for i in range(stages))
         )
         self.body = nn.Sequential(*(ResidualBlock(4 * f, config) for _ in range(config.blocks)))
         self.up = nn.Sequential(*(self._up(width << (i + 1), width << i) for i in reversed(range(stages))))
-        outputs = channels + 1 if config.mask else channels
-        self.head = nn.Sequential(convolution(width, outputs * stem**2, kernel), nn.PixelShuffle(stem))
+        self._coarse = channels + 1 if config.mask else channels
+        self._fine = channels * unshuffle**2 if unshuffle > 1 else 0
+        last = convolution(width, (self._coarse + self._fine) * stem**2, kernel)
+        self.head = nn.Sequential(last, nn.PixelShuffle(stem))
         self.apply(initialise)
+        with torch.no_grad():
+            last.weight[self._coarse * stem**2 :].zero_()
 
     def _up(self, fan_in: int, fan_out: int) -> nn.Module:
         norm = normalisation(self.config.norm, fan_out)
@@ -204,7 +221,7 @@ class Generator(nn.Module):
     def paint(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (RGB in [-1, 1], alpha in [0, 1] or None) before blending; alpha is [B, 1, H, W]."""
         height, width = x.shape[-2:]
-        step = 4 * self.config.reduce
+        step = self.config.step
         if height % step or width % step or min(height, width) < 4 * step:
             raise ValueError(
                 f"Image height and width must be divisible by {step} and at least {4 * step}, not {height} x {width}."
@@ -212,20 +229,26 @@ class Generator(nn.Module):
         small = x if self.config.reduce == 1 else F.avg_pool2d(x, self.config.reduce)
         # Colours leave in float32 whatever precision the layers ran in: half precision would band smooth skin.
         y = self.head(self.up(self.body(self.down(self.stem(small))))).float()
+        y, fine = y.split((self._coarse, self._fine), dim=1)
+        y = enlarge(y, self.config.unshuffle)
         rgb, alpha = (y[:, :-1], torch.sigmoid(y[:, -1:])) if self.config.mask else (y, None)
+        if self._fine:
+            rgb = rgb + F.pixel_shuffle(fine, self.config.unshuffle)
         rgb = torch.tanh(rgb)
-        if self.config.reduce > 1:
-            rgb = self._enlarge(rgb)
+        if (reduce := self.config.reduce) > 1:
+            rgb = enlarge(rgb, reduce)
             if self.config.detail:
-                rgb = (rgb + x - self._enlarge(small)).clamp(-1, 1)
-            alpha = None if alpha is None else self._enlarge(alpha)
+                rgb = (rgb + x - enlarge(small, reduce)).clamp(-1, 1)
+            alpha = None if alpha is None else enlarge(alpha, reduce)
         return rgb, alpha
-
-    def _enlarge(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=self.config.reduce, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return blend(x, *self.paint(x))
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Images or masks [B, C, H, W] so many times larger, bilinearly; borders stay where they are."""
+    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def blend(x: Tensor, rgb: Tensor, alpha: Tensor | None) -> Tensor:

@@ -58,7 +58,11 @@ def small(**changes) -> GeneratorConfig:
         ({"mask_outside": -0.2, "generator": small(mask=True)}, NEGATIVE),
         (
             {"stages": ((28, 0.0),), "generator": small(reduce=2)},
-            "Image sizes must be divisible by 4 times reduce (2) and from 32 to 1024.",
+            "Image sizes must be divisible by 8 (4 x unshuffle 1 x reduce 2) and from 32 to 1024.",
+        ),
+        (
+            {"stages": ((56, 0.0),), "generator": small(unshuffle=2, reduce=2)},
+            "Image sizes must be divisible by 16 (4 x unshuffle 2 x reduce 2) and from 64 to 1024.",
         ),
         ({"batch": 4, "accumulate": 3}, "accumulate must divide the batch."),
         ({"cycle": -1.0}, NEGATIVE),
@@ -106,6 +110,7 @@ def test_settings_that_cannot_work_are_refused_with_a_sentence(changes, message)
         {"mask_area": 0.2, "generator": small(mask=True)},
         {"generator": small(channels=1), "discriminator": DiscriminatorConfig(layers=2, channels=1)},
         {"stages": ((32, 0.0),), "aspect": 0.5},
+        {"stages": ((64, 0.0),), "generator": small(unshuffle=2, reduce=2)},
     ],
     ids=str,
 )
@@ -122,8 +127,12 @@ def test_settings_at_the_border_are_accepted(changes):
             'Discriminator norm must be "instance", "spectral", "batch" or "none", not "layer".',
         ),
         *(
-            ({name: 0}, "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel.")
-            for name in ("filters", "layers", "scales", "channels")
+            (
+                {name: 0},
+                "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel, and unshuffles by 1 "
+                "or more.",
+            )
+            for name in ("filters", "layers", "scales", "channels", "unshuffle")
         ),
     ],
 )
@@ -137,6 +146,7 @@ def test_discriminator_settings_are_checked(settings, message):
 @pytest.mark.parametrize(("layers", "scales"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2)])
 def test_the_smallest_image_a_discriminator_is_said_to_need_is_the_smallest_it_can_judge(layers, scales, dilated):
     discriminator = DiscriminatorConfig(filters=2, layers=layers, norm="spectral", scales=scales, dilated=dilated)
+    assert dataclasses.replace(discriminator, unshuffle=2).smallest == 2 * discriminator.smallest
     fits = [size for size in range(16, 65, 4) if _accepted(discriminator, size)]
     net = PatchDiscriminator(discriminator)
     assert net(torch.zeros(1, 3, fits[0], fits[0])).numel() >= 1
@@ -165,6 +175,11 @@ def test_the_last_stage_is_the_size_served():
 @pytest.mark.parametrize(("aspect", "width"), [(1.0, 64), (0.5, 32), (1.5, 96), (0.77, 48), (2.03, 128)])
 def test_widths_follow_from_height_and_aspect_in_steps_of_four_pixels(aspect, width):
     assert tiny_config(aspect=aspect, stages=((64, 0.0),)).shape(64) == (64, width)
+
+
+def test_widths_follow_in_the_steps_of_the_generator():
+    config = tiny_config(aspect=0.77, stages=((64, 0.0),), generator=small(unshuffle=2))
+    assert config.shape(64) == (64, 48) and dataclasses.replace(config, aspect=0.82).shape(64) == (64, 56)
 
 
 def test_json_holds_every_setting_as_plain_values():

@@ -44,6 +44,19 @@ def test_scores_per_image(layers, size, scores):
     assert net(torch.zeros(2, 3, *size)).shape == (2, 1, *scores)
 
 
+def test_unshuffled_it_is_the_network_on_pixels_rearranged_and_sees_patches_twice_as_large():
+    config = DiscriminatorConfig(filters=2, norm="spectral", unshuffle=2)
+    net = PatchDiscriminator(config).double().eval()
+    image = torch.randn(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
+    scores = net(image)
+    assert scores.shape == (1, 1, 14, 14)
+    rearranged = nn.functional.pixel_unshuffle(image, 2)
+    assert torch.equal(scores, net.layers[1:](rearranged))
+    scores[0, 0, 7, 7].backward()
+    seen = image.grad[0].abs().sum(0) > 0
+    assert seen.any(1).sum() == seen.any(0).sum() == 140
+
+
 def test_images_need_not_be_square():
     net = PatchDiscriminator(DiscriminatorConfig(filters=2))
     assert net(torch.zeros(1, 3, 64, 128)).shape == (1, 1, 6, 14)

@@ -810,15 +810,16 @@ def test_images_need_not_be_square(tmp_path):
 # Grey images. -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stem", [1, 2, 4])
+@pytest.mark.parametrize(("stem", "unshuffle"), [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("mask", [False, True])
-def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, mask):
-    grey = Generator(GeneratorConfig(filters=4, blocks=1, stem=stem, mask=mask, channels=1)).eval()
+def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, unshuffle, mask):
+    shape = GeneratorConfig(filters=4, blocks=1, stem=stem, unshuffle=unshuffle, mask=mask, channels=1)
+    grey = Generator(shape).eval()
     with torch.no_grad():
-        grey.head[0].weight.mul_(50)
+        torch.nn.init.normal_(grey.head[0].weight)
     coloured = in_colour(grey).eval()
     assert coloured.config == replace(grey.config, channels=3)
-    x = torch.rand(2, 3, 16, 20) * 2 - 1
+    x = torch.rand(2, 3, 32, 40) * 2 - 1
     luma = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     with torch.no_grad():
         paint, alpha = grey.paint(luma)

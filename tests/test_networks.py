@@ -21,6 +21,10 @@ VARIANTS = {
     )
     for stem, upsample, separable, mask in product((1, 2, 4), ("nearest", "transposed"), (False, True), (False, True))
 }
+UNSHUFFLED = [
+    replace(TINY, unshuffle=factor, stem=stem, mask=mask)
+    for factor, stem, mask in ((2, 1, False), (2, 2, True), (4, 1, True))
+]
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -163,6 +167,41 @@ def test_the_mask_blends_the_paint_over_the_input():
     assert torch.allclose(generator(x), (1 - alpha) * x + alpha * rgb, atol=1e-6)
 
 
+@pytest.mark.parametrize("config", UNSHUFFLED, ids=str)
+def test_an_unshuffled_network_starts_with_smooth_paint_and_learns_every_pixel(config):
+    generator = Generator(config)
+    x = torch.rand(2, 3, 16 * config.unshuffle, 24 * config.unshuffle) * 2 - 1
+    rgb, alpha = generator.paint(x)
+    assert rgb.shape == x.shape and (alpha is None or alpha.shape == x[:, :1].shape)
+    coarse = F.avg_pool2d(torch.atanh(rgb), config.unshuffle)
+    enlarged = F.interpolate(coarse, scale_factor=config.unshuffle, mode="bilinear", align_corners=False)
+    inside = (..., slice(4, -4), slice(4, -4))
+    assert (torch.atanh(rgb) - enlarged)[inside].abs().mean() < 0.4 * (coarse - coarse.mean()).abs().mean()
+    generator.requires_grad_(True)
+    wanted = torch.tensor([0.1, -0.1]).repeat(12 * config.unshuffle).expand_as(x)  # stripes of one pixel
+    optimizer = torch.optim.Adam(generator.parameters(), 1e-2)
+    for _ in range(60):
+        loss = (generator.paint(x)[0] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 * wanted.square().mean()
+
+
+@pytest.mark.parametrize("config", UNSHUFFLED, ids=str)
+def test_an_unshuffled_network_sees_every_pixel(config):
+    generator = Generator(config)
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    generator.paint(x)[0].square().sum().backward()
+    assert (x.grad != 0).all()
+
+
+def test_an_unshuffled_network_costs_little_more_than_one_for_images_so_much_smaller():
+    small = GeneratorConfig(filters=24, blocks=6, mask=True)
+    folded, full = count_macs(replace(small, unshuffle=2), 128, 128), count_macs(small, 128, 128)
+    assert count_macs(small, 64, 64) < folded < 1.5 * count_macs(small, 64, 64) < 0.4 * full
+
+
 @pytest.mark.parametrize("reduce", [2, 4])
 def test_a_reduced_network_paints_what_the_small_one_would_and_keeps_the_detail(reduce):
     small = Generator(replace(TINY, mask=True))
@@ -196,9 +235,10 @@ def test_a_reduced_network_costs_what_the_small_one_costs():
 
 
 @pytest.mark.parametrize("height, width", [(64, 36), (36, 64), (32, 16)])
-def test_a_reduced_network_needs_larger_images(height, width):
-    with pytest.raises(ValueError, match=r"divisible by 8 and at least 32, not"):
-        Generator(replace(TINY, reduce=2))(torch.zeros(1, 3, height, width))
+def test_a_reduced_or_unshuffled_network_needs_larger_images(height, width):
+    for changes in ({"reduce": 2}, {"unshuffle": 2}):
+        with pytest.raises(ValueError, match=r"divisible by 8 and at least 32, not"):
+            Generator(replace(TINY, **changes))(torch.zeros(1, 3, height, width))
 
 
 def test_without_a_mask_the_paint_is_the_output():
@@ -268,16 +308,18 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"stem": 3}, "stem must be 1, 2 or 4, not 3."),
         ({"upsample": "bicubic"}, 'upsample must be "nearest" or "transposed", not \'bicubic\'.'),
         ({"reduce": 3}, "reduce must be 1, 2 or 4, not 3."),
-        ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
-        ({"filters": 64.0}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
-        ({"blocks": "9"}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
+        ({"unshuffle": 3}, "unshuffle must be 1, 2 or 4, not 3."),
+        ({"unshuffle": 2.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"filters": 64.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"blocks": "9"}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
         ({"detail": False}, "detail must be true or, for a generator with a mask, false."),
         ({"detail": 0, "mask": True}, "detail must be true or, for a generator with a mask, false."),
         ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
         ({"norm": "batch"}, 'norm must be "instance" or "switchable", not \'batch\'.'),
         ({"dropout": 1.0}, "dropout must lie in [0, 1), not 1.0."),
         ({"dropout": -0.1}, "dropout must lie in [0, 1), not -0.1."),
-        ({"stem": True}, "filters, blocks, stem, kernel, channels and reduce must be whole numbers."),
+        ({"stem": True}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
     ],
     ids=str,
 )

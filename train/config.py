@@ -28,6 +28,9 @@ class DiscriminatorConfig:
     """Without the PatchGAN's unstrided layer: one verdict per ``2**layers`` pixels, [B, 1, H/8, W/8] for 3 layers."""
     sigmoid: bool = False
     """Squash the verdicts to [0, 1], as early tutorials do; the paper leaves them unbounded."""
+    unshuffle: int = 1
+    """Judge images at 1/2 or 1/4 of their size with their pixels rearranged into channels: a patch is so much larger,
+    and costs little more."""
     channels: int = 3
     """Image channels."""
 
@@ -36,13 +39,16 @@ class DiscriminatorConfig:
             raise TrainingError(
                 f'Discriminator norm must be "instance", "spectral", "batch" or "none", not "{self.norm}".'
             )
-        if min(self.filters, self.layers, self.scales, self.channels) < 1:
-            raise TrainingError("A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel.")
+        if min(self.filters, self.layers, self.scales, self.unshuffle, self.channels) < 1:
+            raise TrainingError(
+                "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel, and unshuffles by 1 "
+                "or more."
+            )
 
     @property
     def smallest(self) -> int:
         """Side in pixels of the smallest image it can judge: what the strides leave holds the last 4x4 kernels."""
-        return (4 if self.dilated else 3) << (self.layers + self.scales - 1)
+        return self.unshuffle * (4 if self.dilated else 3) << (self.layers + self.scales - 1)
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,12 @@ class TrainConfig:
         if not 0.1 <= self.aspect <= 10:
             raise TrainingError("The aspect ratio must lie between 0.1 and 10.")
         sides = [side for size in sizes for side in self.shape(size)]
-        reduce = self.generator.reduce
-        if any(side % 4 or not 16 <= side <= 1024 for side in sides) or any(size % reduce for size in sizes):
-            times = f" times reduce ({reduce})" if reduce > 1 else ""
-            raise TrainingError(f"Image sizes must be divisible by 4{times} and from {16 * reduce} to 1024.")
+        reduce, step = self.generator.reduce, self.generator.step
+        if any(side % (step // reduce) or not 4 * step <= reduce * side <= 1024 for side in sides) or any(
+            size % reduce for size in sizes
+        ):
+            times = "" if step == 4 else f" (4 x unshuffle {self.generator.unshuffle} x reduce {reduce})"
+            raise TrainingError(f"Image sizes must be divisible by {step}{times} and from {4 * step} to 1024.")
         if min(sides) < self.discriminator.smallest:
             raise TrainingError(
                 f"A discriminator with {self.discriminator.layers} strided layers and {self.discriminator.scales} "
@@ -209,7 +217,8 @@ class TrainConfig:
         return None if self.cycle_size is None else self._with_width(self.cycle_size)
 
     def _with_width(self, height: int) -> tuple[int, int]:
-        return height, 4 * round(height * self.aspect / 4)
+        step = 4 * self.generator.unshuffle
+        return height, step * round(height * self.aspect / step)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""

@@ -22,7 +22,8 @@ class PatchDiscriminator(nn.Module):
         self.config = config
         layers = config.layers
         widths = [config.filters * min(2**i, 8) for i in range(layers + 1)]
-        units = self._unit(config.channels, widths[0], stride=2, norm=False)
+        units: list[nn.Module] = [nn.PixelUnshuffle(config.unshuffle)] if config.unshuffle > 1 else []
+        units += self._unit(config.channels * config.unshuffle**2, widths[0], stride=2, norm=False)
         for i in range(1, layers):
             units += self._unit(widths[i - 1], widths[i], stride=2)
         if config.coarse:

@@ -43,7 +43,7 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
     if config.generator.reduce > 1:
         raise TrainingError("A student is trained at the size that it serves. Leave out --reduce.")
     height, width = config.shape(config.image_size)
-    step = 4 * taught_by.generator.reduce
+    step = taught_by.generator.step
     if height % step or width % step:
         raise TrainingError(
             f"The teacher translates images whose sides are divisible by {step}. Choose another --size."

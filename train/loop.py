@@ -467,12 +467,13 @@ def in_colour(generator: Generator) -> Generator:
     if generator.config.channels == 3:
         return generator
     weights = dict(generator.state_dict())
-    first, places = weights["stem.1.weight"], generator.config.stem**2
+    first, config = weights["stem.1.weight"], generator.config
     weights["stem.1.weight"] = torch.cat([share * first for share in (0.299, 0.587, 0.114)], dim=1)  # ITU-R BT.601
     for name in ("head.0.weight", "head.0.bias"):
-        grey, alpha = weights[name][:places], weights[name][places:]
-        weights[name] = torch.cat([grey, grey, grey, alpha])
+        # Colours, mask and, with unshuffle, what is finer, each stem x stem times.
+        grey, alpha, fine = weights[name].tensor_split([config.stem**2, (1 + config.mask) * config.stem**2])
+        weights[name] = torch.cat([grey, grey, grey, alpha, fine, fine, fine])
     with torch.device("meta"):
-        coloured = Generator(replace(generator.config, channels=3))
+        coloured = Generator(replace(config, channels=3))
     coloured.load_state_dict(weights, assign=True)
     return coloured
