@@ -127,13 +127,10 @@ def test_settings_at_the_border_are_accepted(changes):
             'Discriminator norm must be "instance", "spectral", "batch" or "none", not "layer".',
         ),
         *(
-            (
-                {name: 0},
-                "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel, and unshuffles by 1 "
-                "or more.",
-            )
-            for name in ("filters", "layers", "scales", "channels", "unshuffle")
+            ({name: 0}, "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel.")
+            for name in ("filters", "layers", "scales", "channels")
         ),
+        ({"unshuffle": 3}, "A discriminator's unshuffle must be 1, 2 or 4, not 3."),
     ],
 )
 def test_discriminator_settings_are_checked(settings, message):

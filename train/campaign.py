@@ -32,8 +32,8 @@ class Task:
     """Everything changes, shapes too: without a mask, cycles compared at 16 pixels, colours held by identity loss."""
     reduce: bool = False
     """Trained at half of the size served, at which no fine lines are painted."""
-    detail: bool = True
-    """As in `GeneratorConfig`."""
+    unshuffle: bool = False
+    """Fine lines matter: every network works on pixels rearranged into channels, at the size served."""
     mask_outside: float = 0.0
     """As in `TrainConfig`."""
 
@@ -41,11 +41,12 @@ class Task:
         """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
         config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
         if self.reduce:
-            try:
-                generator = replace(config.generator, reduce=2, detail=self.detail)
-            except ValueError as error:
-                raise TrainingError(f"Recipe {recipe} does not suit {self.about.name}: {error}") from error
+            generator = replace(config.generator, reduce=2)
             return replace(config, generator=generator, stages=((config.image_size, 0.0),))
+        if self.unshuffle:
+            generator, discriminator = (replace(net, unshuffle=2) for net in (config.generator, config.discriminator))
+            stages = ((config.image_size, 0.0),)
+            return replace(config, generator=generator, discriminator=discriminator, stages=stages)
         if self.redraw:
             generator = replace(config.generator, mask=False)
             return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
@@ -55,7 +56,9 @@ class Task:
         """What `config` does to a recipe for images of this size, as options of `fit`."""
         words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
         if self.reduce:
-            words += ["--size", str(image_size), "--reduce", "2", *([] if self.detail else ["--no-detail"])]
+            words += ["--size", str(image_size), "--reduce", "2"]
+        if self.unshuffle:
+            words += ["--size", str(image_size), "--unshuffle", "2"]
         if self.redraw:
             words += ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0"]
             words += ["--cycle-size", str(_REDRAW_SIZE)]
@@ -75,7 +78,7 @@ TASKS = {
             "glasses", "Glasses", "no glasses", "glasses", "Add glasses", "Remove glasses",
             "Puts glasses on a face or takes them off. Trained on tightly cropped photographs of faces.",
             _RESEARCH.format("UTKFace, All-Age-Faces"), share=0.2,
-            reduce=True, detail=False,
+            unshuffle=True,
         ),
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
@@ -91,7 +94,7 @@ TASKS = {
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
             "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
-            reduce=True, mask_outside=1.0,
+            unshuffle=True, mask_outside=2.0,
         ),
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",

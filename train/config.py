@@ -39,11 +39,10 @@ class DiscriminatorConfig:
             raise TrainingError(
                 f'Discriminator norm must be "instance", "spectral", "batch" or "none", not "{self.norm}".'
             )
-        if min(self.filters, self.layers, self.scales, self.unshuffle, self.channels) < 1:
-            raise TrainingError(
-                "A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel, and unshuffles by 1 "
-                "or more."
-            )
+        if min(self.filters, self.layers, self.scales, self.channels) < 1:
+            raise TrainingError("A discriminator needs at least 1 filter, 1 strided layer, 1 scale and 1 channel.")
+        if self.unshuffle not in (1, 2, 4):  # as a generator's
+            raise TrainingError(f"A discriminator's unshuffle must be 1, 2 or 4, not {self.unshuffle!r}.")
 
     @property
     def smallest(self) -> int:
