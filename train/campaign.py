@@ -44,9 +44,12 @@ class Task:
             generator = replace(config.generator, reduce=2)
             return replace(config, generator=generator, stages=((config.image_size, 0.0),))
         if self.unshuffle:
-            generator, discriminator = (replace(net, unshuffle=2) for net in (config.generator, config.discriminator))
-            stages = ((config.image_size, 0.0),)
-            return replace(config, generator=generator, discriminator=discriminator, stages=stages)
+            return replace(
+                config,
+                generator=replace(config.generator, unshuffle=2),
+                discriminator=replace(config.discriminator, unshuffle=2),
+                stages=((config.image_size, 0.0),),
+            )
         if self.redraw:
             generator = replace(config.generator, mask=False)
             return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
