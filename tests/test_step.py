@@ -10,7 +10,7 @@ from cyclegan.faces.align import face_ellipse
 from cyclegan.networks import GeneratorConfig
 from train import losses
 from train.config import DiscriminatorConfig
-from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks, noisy
+from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks, seen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -249,9 +249,26 @@ def test_noise_is_added_to_all_that_discriminators_see():
         assert abs((noisy_images - clean).mean().item()) < 0.02
 
 
+def test_all_that_discriminators_see_is_augmented():
+    step_G, step_D, nets = halves(augment=True)
+    shown = []
+    for D in (nets.D_A, nets.D_B):
+        D.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach()))
+    reals = torch.zeros(2, 2, 3, 64, 64)
+    total, _, fake_A, fake_B = step_G(*reals, 0.0, 0.0, 0.0, 0.0, None)
+    total.backward()
+    assert all(weight.grad is not None for weight in nets.G_AB.stem.parameters())  # through the augmentation
+    step_D(*reals, fake_A, fake_B, 0.0, False)
+    judged_B, judged_A, both_A, both_B = shown
+    clean = (fake_B, fake_A, torch.cat([reals[0], fake_A]), torch.cat([reals[1], fake_B]))
+    for seen_images, images in zip((judged_B, judged_A, both_A, both_B), clean, strict=True):
+        brighter = (seen_images - images).mean((1, 2, 3))
+        assert 0.001 < brighter.abs().min() and brighter.abs().max() < 0.25 and brighter.std() > 0.02
+
+
 def test_without_noise_nothing_is_drawn():
     x, state = torch.rand(2, 3, 4, 4), torch.get_rng_state()
-    assert noisy(x, 0.0) is x and torch.equal(torch.get_rng_state(), state)
+    assert seen(x, 0.0, augment=False) is x and torch.equal(torch.get_rng_state(), state)
 
 
 # Networks. ----------------------------------------------------------------------------------------------------------

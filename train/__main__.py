@@ -155,7 +155,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=_doc("TrainConfig", name))
     command.add_argument("--precision", choices=PRECISIONS, help=_doc("TrainConfig", "precision"))
     command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "compile"))
-    command.add_argument("--flip", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "flip"))
+    for name in ("flip", "augment"):
+        command.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", name))
     command.add_argument("--size", type=int, help="image side in pixels, without stages")
     command.add_argument(
         "--stages",
@@ -267,7 +268,7 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     from train import recipes
 
     config = recipes.recipe(args.recipe)
-    given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip")}
+    given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip", "augment")}
     given = {name: value for name, value in given.items() if value is not None}
     if args.identity is not None and args.identity_end is None:
         given["identity_end"] = min(config.identity_end, args.identity)

@@ -121,6 +121,8 @@ class TrainConfig:
     """Weight of the gradient penalty on real images, applied lazily every 16 steps (Mescheder et al. 2018)."""
     noise: float = 0.0
     """Standard deviation of the noise added to all that discriminators see, falling to 0 at ``decay_from``."""
+    augment: bool = False
+    """Move and recolour, lightly, all that discriminators see, so that they do not learn few images by heart."""
     buffer: int = 50
     """Generated images per domain kept to be shown to the discriminators again; 0 for none."""
     ema_halflife: int = 4000

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cyclegan.faces.align import Template, face_ellipse
 from cyclegan.networks import Generator, blend
 from train import losses
+from train.augment import augmented
 from train.config import TrainConfig
 from train.discriminators import PatchDiscriminator
 
@@ -95,6 +96,7 @@ class GeneratorStep(nn.Module):
         self._paint_AB, self._paint_BA, D_A, D_B = compiled
         # Hidden from Module in a function, as only the other half trains them.
         self._judge_A, self._judge_B = (_frozen(nets.D_A, D_A), _frozen(nets.D_B, D_B))
+        self._seen = partial(seen, augment=config.augment)
 
     def translate(self, real_A: Tensor, real_B: Tensor) -> tuple[Tensor, Tensor]:
         """(fake_A, fake_B) without gradients."""
@@ -129,8 +131,8 @@ class GeneratorStep(nn.Module):
         fake_B, fake_A = blend(real_A, rgb_B[:B], alpha_B), blend(real_B, rgb_A[:B], alpha_A)
 
         parts = {
-            "adversarial_AB": losses.adversarial_G(self._judge_B(noisy(fake_B, noise)), self.config.adversarial),
-            "adversarial_BA": losses.adversarial_G(self._judge_A(noisy(fake_A, noise)), self.config.adversarial),
+            "adversarial_AB": losses.adversarial_G(self._judge_B(self._seen(fake_B, noise)), self.config.adversarial),
+            "adversarial_BA": losses.adversarial_G(self._judge_A(self._seen(fake_A, noise)), self.config.adversarial),
         }
         total = parts["adversarial_AB"] + parts["adversarial_BA"]
         if cycle:
@@ -173,6 +175,7 @@ class DiscriminatorStep(nn.Module):
         self.config = config
         self.D_A, self.D_B = nets.D_A, nets.D_B
         self._judges = compiled[2:]
+        self._seen = partial(seen, augment=config.augment)
 
     def forward(
         self, real_A: Tensor, real_B: Tensor, fake_A: Tensor, fake_B: Tensor, noise: float, penalise: bool
@@ -188,7 +191,7 @@ class DiscriminatorStep(nn.Module):
             ("D_A", self.D_A, self._judges[0], real_A, fake_A),
             ("D_B", self.D_B, self._judges[1], real_B, fake_B),
         ):
-            real, fake = noisy(real, noise), noisy(fake, noise)
+            real, fake = self._seen(real, noise), self._seen(fake, noise)
             if self.config.discriminator.norm == "batch":  # whose statistics must not mix real and generated
                 score_real, score_fake = judge(real), judge(fake)
             else:
@@ -203,9 +206,11 @@ class DiscriminatorStep(nn.Module):
         return total, parts
 
 
-def noisy(x: Tensor, deviation: float) -> Tensor:
-    """Images with Gaussian noise of this standard deviation (instance noise: Soenderby et al. 2017)."""
-    return x + deviation * torch.randn_like(x) if deviation else x
+def seen(x: Tensor, noise: float, augment: bool) -> Tensor:
+    """Images as discriminators see them: augmented, then with Gaussian noise of this standard deviation (instance
+    noise: Soenderby et al. 2017)."""
+    x = augmented(x) if augment else x
+    return x + noise * torch.randn_like(x) if noise else x
 
 
 def _frozen(D: PatchDiscriminator, judge: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
