@@ -30,6 +30,7 @@ from cyclegan.runtime import (
     DEVICES,
     PRECISIONS,
     Engine,
+    TorchEngine,
     available_precision,
     compile_network,
     make_engine,
@@ -238,7 +239,7 @@ def film_of(photo: np.ndarray, detector: FaceDetector) -> tuple[list[np.ndarray]
 
 
 def _plain(size: int, device: str) -> Engine:
-    return make_engine(Generator(PLAIN).eval().requires_grad_(False), size, device, "torch")
+    return TorchEngine(Generator(PLAIN).eval().requires_grad_(False), size, device)
 
 
 def _peak(precision: str) -> float:

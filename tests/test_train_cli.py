@@ -112,6 +112,19 @@ def test_flags_override_the_recipe_and_nothing_else(capsys):
     assert resolved(capsys, "--recipe", "paper", "--compile")["compile"] is True
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--unshuffle", "2"], (2, 2)),
+        (["--D-unshuffle", "2"], (1, 2)),
+        (["--unshuffle", "2", "--D-unshuffle", "1"], (2, 1)),
+    ],
+)
+def test_discriminators_unshuffle_as_generators_do_unless_told_otherwise(flags, expected, capsys):
+    settings = resolved(capsys, "--recipe", "paper", *flags)
+    assert (settings["generator"]["unshuffle"], settings["discriminator"]["unshuffle"]) == expected
+
+
 def test_an_unknown_recipe_is_wrong_usage_and_lists_the_known_ones(capsys):
     message = usage_error(capsys, "fit", "--data", "x", "--run", "y", "--recipe", "pepper")
     assert "invalid choice: 'pepper'" in message and "face" in message and "paper" in message

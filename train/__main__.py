@@ -212,7 +212,7 @@ _GENERATOR_FLAGS = {
     "filters": int, "blocks": int, "stem": int, "kernel": int, "norm": str, "dropout": float, "unshuffle": int,
     "reduce": int,
 }  # fmt: skip
-_DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int}
+_DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int, "unshuffle": int}
 
 
 def _positive(text: str) -> int:
@@ -281,7 +281,9 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
         given |= {"stages": ((height, 0.0),), "aspect": (args.width or height) / height}
     of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, "mask", "detail", "channels")}
     of_discriminator = {name: getattr(args, f"D_{name}") for name in _DISCRIMINATOR_FLAGS}
-    of_discriminator |= {"dilated": args.dilated, "channels": args.channels, "unshuffle": args.unshuffle}
+    of_discriminator |= {"dilated": args.dilated, "channels": args.channels}
+    if args.D_unshuffle is None:  # both work on the same pixels unless told otherwise
+        of_discriminator["unshuffle"] = args.unshuffle
     try:
         for field, changes in (("generator", of_generator), ("discriminator", of_discriminator)):
             changes = {name: value for name, value in changes.items() if value is not None}
