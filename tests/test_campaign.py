@@ -107,15 +107,15 @@ def test_the_time_is_shared_among_the_models_named(crops, tmp_path, monkeypatch)
 def test_the_cards_command_is_the_training_itself(tiny, crops, tmp_path):
     campaign(["anime"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
     training = json.loads((tmp_path / "out" / "anime" / "config.json").read_text())["training"]
-    assert "--no-mask" in training["command"] and "--cycle-size 16" in training["command"]
-    assert training["recipe"]["cycle_size"] == 16 and not training["recipe"]["generator"]["mask"]
+    assert "--no-mask" in training["command"] and "--cycle 10" in training["command"]
+    assert training["recipe"]["cycle"] == 10 and not training["recipe"]["generator"]["mask"]
 
 
 @pytest.mark.parametrize("name", module.TASKS)
 def test_every_tasks_options_are_its_settings(name, capsys):
     task = module.TASKS[name]
     config = task.config("face", 1.0)
-    command = ["fit", "--data", "x", "--run", "y", "--hours", "1", *task.flags(config.image_size), "--dry-run"]
+    command = ["fit", "--data", "x", "--run", "y", "--hours", "1", *task.flags(), "--dry-run"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == config.to_json()
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # As few steps as show everything: a batch of 8 in two parts per process, saved every second step. The buffers never
 # fill, as each process has its own.
-SETTINGS = """--recipe face --stages 16:0 24:0.5 --filters 4 --blocks 1 --D-filters 4 --D-layers 2 --D-norm spectral
-    --batch 8 --accumulate 2 --precision float32 --no-compile --decay-from 1 --lr 5e-4 --lr-ratio 1
+SETTINGS = """--recipe face --unshuffle 1 --stages 16:0 24:0.5 --filters 4 --blocks 1 --D-filters 4 --D-layers 2
+    --D-norm spectral --batch 8 --accumulate 2 --precision float32 --no-compile --decay-from 1 --lr 5e-4 --lr-ratio 1
     --identity 1 --identity-end 1 --ema-halflife 8 --log-every 8 --save-every 16 --validation 2""".split()
 
 # What each process saw and holds goes to a file of its own.

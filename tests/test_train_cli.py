@@ -237,7 +237,8 @@ def test_from_a_large_model_to_a_small_one(tiny_recipe, capsys, tmp_path):
     large += ["--domains", "dark", "bright", "--directions", "Light up", "Dim"]
     large += ["--title", "Lights", "--license", "Free."]
     assert main(large) == 0
-    settings = ["--size", "16", "--filters", "4", "--blocks", "1", "--D-filters", "2", "--D-layers", "2"]
+    settings = ["--size", "16", "--unshuffle", "1", "--filters", "4", "--blocks", "1"]
+    settings += ["--D-filters", "2", "--D-layers", "2"]
     settings += ["--no-compile", "--precision", "float32", "--pairs", "8", "--log-every", "4"]
     teacher = ["--teacher", str(tmp_path / "large" / "model")]
     small = ["distill", *teacher, *places, *settings, "--run", str(tmp_path / "small")]

@@ -18,7 +18,6 @@ _RESEARCH = "Non-commercial research use only, inherited from the training photo
 _UTKFACE = _RESEARCH.format("UTKFace")
 _STEREOTYPES = "It renders the averages of its training data, stereotypes included, and says nothing about a person."
 _FILES = (WEIGHTS_FILE, *PICTURE_FILES, CONFIG_FILE)  # beside the card; the last makes it a model
-_REDRAW_SIZE = 16  # pixels: where cycles are compared when shapes have to change
 
 
 @dataclass(frozen=True)
@@ -28,43 +27,33 @@ class Task:
     about: About
     share: float
     """Of the time."""
+    whole: bool = False
+    """Much is painted anew: a generator at full resolution, at three times the cost, leaves no grid in large areas."""
     redraw: bool = False
-    """Everything changes, shapes too: without a mask, cycles compared at 16 pixels, colours held by identity loss."""
-    reduce: bool = False
-    """Trained at half of the size served, at which no fine lines are painted."""
-    unshuffle: bool = False
-    """Fine lines matter: every network works on pixels rearranged into channels, at the size served."""
+    """Everything changes, shapes too: without a mask, colours held by cycles and at first by identity loss. Drawings
+    and photographs are soon told apart, so that discriminators learn little faster than generators."""
     mask_outside: float = 0.0
     """As in `TrainConfig`."""
 
     def config(self, recipe: str, hours: float) -> TrainConfig:
         """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
         config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
-        if self.reduce:
-            generator = replace(config.generator, reduce=2)
-            return replace(config, generator=generator, stages=((config.image_size, 0.0),))
-        if self.unshuffle:
-            return replace(
-                config,
-                generator=replace(config.generator, unshuffle=2),
-                discriminator=replace(config.discriminator, unshuffle=2),
-                stages=((config.image_size, 0.0),),
-            )
+        if self.whole:
+            fine, coarse = replace(config.generator, unshuffle=1), replace(config.discriminator, unshuffle=2)
+            config = replace(config, generator=fine, discriminator=coarse)
         if self.redraw:
             generator = replace(config.generator, mask=False)
-            return replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle_size=_REDRAW_SIZE)
+            config = replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
         return config
 
-    def flags(self, image_size: int) -> list[str]:
-        """What `config` does to a recipe for images of this size, as options of `fit`."""
+    def flags(self) -> list[str]:
+        """What `config` does to a recipe, as options of `fit`."""
         words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
-        if self.reduce:
-            words += ["--size", str(image_size), "--reduce", "2"]
-        if self.unshuffle:
-            words += ["--size", str(image_size), "--unshuffle", "2"]
+        if self.whole:
+            words += ["--unshuffle", "1", "--D-unshuffle", "2"]
         if self.redraw:
             words += ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0"]
-            words += ["--cycle-size", str(_REDRAW_SIZE)]
+            words += ["--cycle", "10", "--lr-ratio", "1.5"]
         return words
 
 
@@ -81,28 +70,27 @@ TASKS = {
             "glasses", "Glasses", "no glasses", "glasses", "Add glasses", "Remove glasses",
             "Puts glasses on a face or takes them off. Trained on tightly cropped photographs of faces.",
             _RESEARCH.format("UTKFace, All-Age-Faces"), share=0.2,
-            unshuffle=True,
         ),
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
             f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            reduce=True,
+            whole=True, mask_outside=0.5,
         ),
         _task(
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
             "Redraws a portrait in the style of visual-novel characters, and drawings as portraits.",
             _RESEARCH.format("All-Age-Faces, Labeled Faces in the Wild, visual-novel drawings"),
-            share=0.2, redraw=True,
+            share=0.2, whole=True, redraw=True,
         ),
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
             "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
-            unshuffle=True, mask_outside=2.0,
+            mask_outside=2.0,
         ),
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
             f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            reduce=True,
+            whole=True, mask_outside=0.3,
         ),
     )
 }  # fmt: skip
@@ -146,7 +134,7 @@ def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: 
     about = task.about
     words = ["python", "-m", "train", "fit", "--recipe", recipe, "--data", str(data), "--run", str(run), "--model"]
     words += [str(model), "--hours", f"{config.hours:g}", "--title", about.title]
-    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags(config.image_size)]
+    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags()]
     return shlex.join(words)
 
 
