@@ -27,33 +27,35 @@ class Task:
     about: About
     share: float
     """Of the time."""
-    whole: bool = False
-    """Much is painted anew: a generator at full resolution, at three times the cost, leaves no grid in large areas."""
+    reduce: bool = False
+    """Skin is painted anew, and no fine lines: trained at half of the size served, where the photograph's own detail is
+    put back."""
     redraw: bool = False
-    """Everything changes, shapes too: without a mask, colours held by cycles and at first by identity loss. Drawings
-    and photographs are soon told apart, so that discriminators learn little faster than generators."""
+    """Everything changes, shapes too: without a mask, by generators at full resolution, whose large areas show no grid;
+    colours are held by cycles and at first by identity loss. Discriminators, which soon tell drawings from photographs,
+    learn little faster than generators."""
     mask_outside: float = 0.0
     """As in `TrainConfig`."""
 
     def config(self, recipe: str, hours: float) -> TrainConfig:
         """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
         config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
-        if self.whole:
-            fine, coarse = replace(config.generator, unshuffle=1), replace(config.discriminator, unshuffle=2)
-            config = replace(config, generator=fine, discriminator=coarse)
+        G, D = config.generator, config.discriminator
+        if self.reduce:
+            G, D = replace(G, unshuffle=1, reduce=2), replace(D, unshuffle=1)
         if self.redraw:
-            generator = replace(config.generator, mask=False)
-            config = replace(config, generator=generator, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
-        return config
+            G, D = replace(G, unshuffle=1, mask=False), replace(D, unshuffle=2)
+            config = replace(config, generator=G, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
+        return replace(config, generator=G, discriminator=D)
 
     def flags(self) -> list[str]:
         """What `config` does to a recipe, as options of `fit`."""
         words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
-        if self.whole:
-            words += ["--unshuffle", "1", "--D-unshuffle", "2"]
+        if self.reduce:
+            words += ["--unshuffle", "1", "--reduce", "2"]
         if self.redraw:
-            words += ["--no-mask", "--mask-area", "0", "--identity", "1", "--identity-end", "0"]
-            words += ["--cycle", "10", "--lr-ratio", "1.5"]
+            words += ["--unshuffle", "1", "--D-unshuffle", "2", "--no-mask", "--mask-area", "0"]
+            words += ["--identity", "1", "--identity-end", "0", "--cycle", "10", "--lr-ratio", "1.5"]
         return words
 
 
@@ -74,13 +76,13 @@ TASKS = {
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
             f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            whole=True, mask_outside=0.5,
+            reduce=True,
         ),
         _task(
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
             "Redraws a portrait in the style of visual-novel characters, and drawings as portraits.",
             _RESEARCH.format("All-Age-Faces, Labeled Faces in the Wild, visual-novel drawings"),
-            share=0.2, whole=True, redraw=True,
+            share=0.2, redraw=True,
         ),
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
@@ -90,7 +92,7 @@ TASKS = {
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
             f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            whole=True, mask_outside=0.3,
+            reduce=True,
         ),
     )
 }  # fmt: skip
