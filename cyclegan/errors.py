@@ -13,6 +13,10 @@ class BadImageError(CycleGANError):
     """The file is not an image we can read, or its size is out of bounds."""
 
 
+class BadSizeError(BadImageError):
+    """The image has too few or too many pixels."""
+
+
 class BadVideoError(CycleGANError):
     """The file is not a video we can read, or its size or length is out of bounds."""
 

@@ -29,7 +29,7 @@ from PIL import (
 )
 from torch import Tensor
 
-from cyclegan.errors import BadImageError
+from cyclegan.errors import BadImageError, BadSizeError
 
 MAX_PIXELS = 64_000_000
 """The most pixels (width times height) that are decoded."""
@@ -77,8 +77,8 @@ def load_image(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | No
         name: what messages call the file; by default the base name of the path, if there is one.
 
     Raises:
-        BadImageError: missing, unreadable, not an image, damaged, too small or too large. The message names the
-            file without its folder.
+        BadImageError: missing, unreadable, not an image, damaged, or (BadSizeError) too small or too large. The
+            message names the file without its folder.
     """
     called = _shown_name(source, name)
     data = _read(source, called)
@@ -248,9 +248,9 @@ def _check_size(width: int, height: int, called: str | None) -> None:
     size = f"{called or 'The image'} is {width} x {height} pixels"
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
-        raise BadImageError(f"{size}; at most {limit} megapixels are accepted. Make it smaller and try again.")
+        raise BadSizeError(f"{size}; at most {limit} megapixels are accepted. Make it smaller and try again.")
     if min(width, height) < MIN_SIDE:
-        raise BadImageError(f"{size}; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
+        raise BadSizeError(f"{size}; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -140,12 +140,9 @@ class ModelConfig:
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
         """The inverse of `to_json`; raises ValueError for missing, unknown or impossible entries."""
         try:
-            known = {f.name for f in fields(cls)}
-            if unknown := set(data) - known:
-                raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}.")
-            values = dict(data)
-            values["generator"] = GeneratorConfig(**data["generator"])
-            values["domains"] = {key: Domain(**value) for key, value in data["domains"].items()}
+            values = _known(cls, data)
+            values["generator"] = GeneratorConfig(**_known(GeneratorConfig, data["generator"]))
+            values["domains"] = {key: Domain(**_known(Domain, value)) for key, value in data["domains"].items()}
             landmarks = tuple((float(x), float(y)) for x, y in data["template"]["landmarks"])
             values["calibration"] = {
                 str(key): {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
@@ -155,6 +152,13 @@ class ModelConfig:
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a model config: {error}.") from error
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ``data``; ValueError names the entries that are no fields of this dataclass."""
+    if unknown := set(data) - {field.name for field in fields(kind)}:
+        raise ValueError(f"unknown entries: {', '.join(sorted(unknown))}.")
+    return dict(data)
 
 
 class CycleGAN(nn.Module):

@@ -237,6 +237,14 @@ def test_a_config_of_another_family(folder):
     )
 
 
+@pytest.mark.parametrize("part", ["generator", "domains"])
+def test_entries_of_a_later_version_are_named(folder, part):
+    config = json.loads((folder / "config.json").read_text())
+    (config["generator"] if part == "generator" else config["domains"]["A"])["attention"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    assert refusal(folder) == 'The config.json of the model "tiny" is not ours: unknown entries: attention.'
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from cyclegan.errors import BadImageError
+from cyclegan.errors import BadImageError, BadSizeError
 from cyclegan.faces import align
 from cyclegan.faces.detect import FaceDetector
 from cyclegan.images import MIN_SIDE, load_image
@@ -44,7 +44,7 @@ TEMPLATES = {
 FACES = ("mtcnn", "square")
 
 UNREADABLE, FORBIDDEN, NO_FACE = "not a readable image", "no permission to read it", "no face found"
-LONG_NAME = "its name is too long"
+LONG_NAME, BAD_SIZE = "its name is too long", "too small or too large"
 
 _REJECTED_FILE = "rejected.csv"
 _IMAGES_PER_PROCESS = 100  # below that, starting one takes longer than it saves
@@ -184,6 +184,8 @@ def _cut_file(file: tuple[Path, str], geometry: Geometry, device: str) -> bytes 
     path, how = file
     try:
         photo = load_image(path)
+    except BadSizeError:
+        return BAD_SIZE
     except BadImageError as error:
         return FORBIDDEN if isinstance(error.__cause__, PermissionError) else UNREADABLE
     crop = cut(photo, geometry, _detector(device) if how == "mtcnn" else None)
