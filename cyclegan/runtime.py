@@ -125,16 +125,15 @@ class CUDAEngine:
     def __init__(self, generator: Generator, size: int):
         generator = copy.deepcopy(generator).to("cuda", torch.float16)  # the caller's stays where it is
         self._input = torch.zeros(1, generator.config.channels, size, size, dtype=torch.float16, device="cuda")
-        with torch.backends.cudnn.flags(benchmark=True):  # chosen once for the one size
-            warm_up = torch.cuda.Stream()  # capturing asks for a stream of its own, where all has run before
-            warm_up.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(warm_up):
-                for _ in range(3):
-                    generator(self._input)
-            torch.cuda.current_stream().wait_stream(warm_up)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # others may go on computing
-                self._output = generator(self._input)
+        warm_up = torch.cuda.Stream()  # capturing asks for a stream of its own, where all has run before
+        warm_up.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(warm_up):
+            for _ in range(3):
+                generator(self._input)
+        torch.cuda.current_stream().wait_stream(warm_up)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # others may go on computing
+            self._output = generator(self._input)
         self._generator = generator  # whose weights the graph reads
         self._lock = threading.Lock()  # one input and one output for all threads
 

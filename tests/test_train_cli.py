@@ -112,6 +112,23 @@ def test_flags_override_the_recipe_and_nothing_else(capsys):
     assert resolved(capsys, "--recipe", "paper", "--compile")["compile"] is True
 
 
+@pytest.mark.parametrize("name", ["glasses", "gender", "anime", "age", "ethnicity"])
+def test_the_commands_of_the_shipped_models_still_mean_what_made_them(name, capsys):
+    training = json.loads((ROOT / "checkpoints" / name / "config.json").read_text())["training"]
+    words = shlex.split(training["command"])
+    assert words[:3] == ["python", "-m", "train"]
+    capsys.readouterr()
+    assert main([*words[3:], "--dry-run"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    for key, value in training["recipe"].items():
+        if key in ("pairs", "hours", "log_every", "save_every"):  # how long, and what was written on the way
+            continue
+        if isinstance(value, dict):  # fields that are younger than the model are not in it
+            assert {name: settings[key][name] for name in value} == value
+        else:
+            assert settings[key] == value, key
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

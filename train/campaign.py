@@ -45,7 +45,7 @@ class Task:
             G, D = replace(G, unshuffle=1, reduce=2), replace(D, unshuffle=1)
         if self.redraw:
             G, D = replace(G, unshuffle=1, mask=False), replace(D, unshuffle=2)
-            config = replace(config, generator=G, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
+            config = replace(config, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
         return replace(config, generator=G, discriminator=D)
 
     def flags(self) -> list[str]:

@@ -96,7 +96,6 @@ class GeneratorStep(nn.Module):
         self._paint_AB, self._paint_BA, D_A, D_B = compiled
         # Hidden from Module in a function, as only the other half trains them.
         self._judge_A, self._judge_B = (_frozen(nets.D_A, D_A), _frozen(nets.D_B, D_B))
-        self._seen = partial(seen, augment=config.augment)
 
     def translate(self, real_A: Tensor, real_B: Tensor) -> tuple[Tensor, Tensor]:
         """(fake_A, fake_B) without gradients."""
@@ -130,9 +129,10 @@ class GeneratorStep(nn.Module):
         alpha_B, alpha_A = (None if alpha is None else alpha[:B] for alpha in (alpha_B, alpha_A))
         fake_B, fake_A = blend(real_A, rgb_B[:B], alpha_B), blend(real_B, rgb_A[:B], alpha_A)
 
+        shown_B, shown_A = (seen(fake, noise, self.config.augment) for fake in (fake_B, fake_A))
         parts = {
-            "adversarial_AB": losses.adversarial_G(self._judge_B(self._seen(fake_B, noise)), self.config.adversarial),
-            "adversarial_BA": losses.adversarial_G(self._judge_A(self._seen(fake_A, noise)), self.config.adversarial),
+            "adversarial_AB": losses.adversarial_G(self._judge_B(shown_B), self.config.adversarial),
+            "adversarial_BA": losses.adversarial_G(self._judge_A(shown_A), self.config.adversarial),
         }
         total = parts["adversarial_AB"] + parts["adversarial_BA"]
         if cycle:
@@ -175,7 +175,6 @@ class DiscriminatorStep(nn.Module):
         self.config = config
         self.D_A, self.D_B = nets.D_A, nets.D_B
         self._judges = compiled[2:]
-        self._seen = partial(seen, augment=config.augment)
 
     def forward(
         self, real_A: Tensor, real_B: Tensor, fake_A: Tensor, fake_B: Tensor, noise: float, penalise: bool
@@ -191,7 +190,7 @@ class DiscriminatorStep(nn.Module):
             ("D_A", self.D_A, self._judges[0], real_A, fake_A),
             ("D_B", self.D_B, self._judges[1], real_B, fake_B),
         ):
-            real, fake = self._seen(real, noise), self._seen(fake, noise)
+            real, fake = (seen(x, noise, self.config.augment) for x in (real, fake))
             if self.config.discriminator.norm == "batch":  # whose statistics must not mix real and generated
                 score_real, score_fake = judge(real), judge(fake)
             else:
@@ -207,8 +206,8 @@ class DiscriminatorStep(nn.Module):
 
 
 def seen(x: Tensor, noise: float, augment: bool) -> Tensor:
-    """Images as discriminators see them: augmented, then with Gaussian noise of this standard deviation (instance
-    noise: Soenderby et al. 2017)."""
+    """Images [B, C, H, W] in [-1, 1] as discriminators see them: augmented, then with Gaussian noise of this standard
+    deviation (instance noise: Soenderby et al. 2017)."""
     x = augmented(x) if augment else x
     return x + noise * torch.randn_like(x) if noise else x
 
