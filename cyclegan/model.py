@@ -186,7 +186,7 @@ class CycleGAN(nn.Module):
         partial = folder / f".{WEIGHTS_FILE}.partial"
         save_file(weights, partial, metadata={"format": "pt"})
         partial.chmod(0o644)  # safetensors writes 0600, which a page run by another user could not read
-        os.replace(partial, folder / WEIGHTS_FILE)  # a reader sees the old model or the new one, never half of one
+        replace_durably(partial, folder / WEIGHTS_FILE)
         write_config(folder, self.config)
 
     @classmethod
@@ -217,7 +217,15 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     """Write ``config.json`` of a model folder; a reader sees the old one or the new one."""
     partial = folder / f".{CONFIG_FILE}.partial"
     partial.write_text(json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG_FILE)
+    replace_durably(partial, folder / CONFIG_FILE)
+
+
+def replace_durably(partial: Path, path: Path) -> None:
+    """Put a finished file in the place of ``path``. Readers, and whoever looks after a power cut, see the old content
+    or the new, never half of one. Raises OSError."""
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def read_config(folder: Path, name: str | None = None) -> ModelConfig:

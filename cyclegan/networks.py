@@ -39,7 +39,8 @@ class GeneratorConfig:
     dropout: float = 0.0
     """Share of channels' values dropped within each residual block while training."""
     mask: bool = False
-    """A fourth output channel alpha in [0, 1] blends the painted RGB over the input."""
+    """A fourth output channel alpha in [0, 1] blends the painted RGB over the input (Pumarola et al. 2018, GANimation,
+    eq. 1)."""
     channels: int = 3
     """Image channels in and out."""
     unshuffle: int = 1

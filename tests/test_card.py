@@ -65,8 +65,8 @@ def test_the_training_part_tells_all_that_it_takes_to_go_on(folder):
     assert "37,778 pairs (9,444 steps of 4) in 1.51 hours: recipe `face`, 64 then 96 pixels, seed 7" in text
     assert COMMAND in text
     again = next(line for line in text.splitlines() if "--init" in line)
-    assert again.startswith("python -m train fit --data crops/x --model checkpoints/x --hours 2 --domains 'no hat' hat")
-    assert "--run runs/x-continued" in again and again.endswith("--init checkpoints/x")
+    assert again.startswith("python -m train fit --data crops/x --hours 2 --domains 'no hat' hat")
+    assert again.endswith("--run runs/x-continued --model checkpoints/x-continued --init checkpoints/x")
 
 
 def test_a_taught_model_goes_on_without_its_teacher(folder):

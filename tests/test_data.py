@@ -26,7 +26,7 @@ def numbered_pairs(count_A: int, count_B: int, seed: int = 0) -> Pairs:
         torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 16, 16, 3).contiguous()
         for count in (count_A, count_B)
     )
-    return Pairs(A, B, A[:0], B[:0], seed)
+    return Pairs(A, B, A[:0], B[:0], seed, "")
 
 
 def seen(pairs: Pairs, steps: int, batch: int, start: int = 0) -> tuple[list[int], list[int]]:
@@ -74,7 +74,7 @@ def test_the_order_depends_on_the_pairs_seen_and_on_nothing_before(monkeypatch):
 def test_the_same_batch_comes_out_the_same_to_the_last_pixel():
     torch.manual_seed(1)
     noise = torch.randint(256, (20, 16, 16, 3), dtype=torch.uint8)
-    pairs = Pairs(noise, noise, noise[:0], noise[:0], 0)
+    pairs = Pairs(noise, noise, noise[:0], noise[:0], 0, "")
     first = pairs.batch(40, 8, SIZE, flip=True)
     torch.manual_seed(2)  # a random number drawn elsewhere must not matter
     pairs.batch(0, 8, SIZE, flip=True)
@@ -89,7 +89,7 @@ def test_another_seed_is_another_order():
 
 def test_about_half_of_the_images_are_mirrored_left_to_right_only():
     image = torch.randint(256, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pairs = Pairs(*[image.expand(4, -1, -1, -1)] * 2, *[image.expand(0, -1, -1, -1)] * 2, seed=0)
+    pairs = Pairs(*[image.expand(4, -1, -1, -1)] * 2, *[image.expand(0, -1, -1, -1)] * 2, seed=0, digest="")
     upright = image.permute(2, 0, 1).float() / 127.5 - 1
     mirrored = {"A": 0, "B": 0}
     for step in range(100):
@@ -148,12 +148,13 @@ def test_a_batch_is_the_continuation_of_the_one_before(count_A, count_B, batch, 
 
 def test_validation_images_are_shown_at_the_size_asked_for():
     pairs = numbered_pairs(30, 20)
-    held_out = Pairs(pairs.A, pairs.B, pairs.A[20:], pairs.B[:0], 0)
-    assert held_out.validation("A", 4, (8, 8)).shape == (4, 3, 8, 8)
-    assert len(held_out.validation("A", 40, SIZE)) == 10
-    # Too few to hold any out: training images, so that there is something to see.
-    shown = held_out.validation("B", 3, SIZE)
-    assert ((shown[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [0, 1, 2]
+    held_out = Pairs(pairs.A, pairs.B, pairs.A[20:22], pairs.B[:0], 0, "")
+    assert held_out.validation("A", 2, (8, 8)).shape == (2, 3, 8, 8)
+    # Too few held out, or none: training images, so that there is something to see, and to compare.
+    for letter, expected in (("A", [20, 21, 0]), ("B", [0, 1, 2])):
+        shown = held_out.validation(letter, 3, SIZE)
+        assert ((shown[:, 0, 0, 0] + 1) * 127.5).round().tolist() == expected
+    assert len(held_out.validation("B", 40, SIZE)) == 20
 
 
 # Loading. -----------------------------------------------------------------------------------------------------------

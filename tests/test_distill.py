@@ -82,6 +82,16 @@ def test_a_student_too_large_to_be_served_live_is_refused(teacher):
         check_student(replace(large, stages=((32, 0.0),)), teacher)
 
 
+def test_a_size_that_the_teacher_was_not_trained_at_is_told(teacher, capsys):
+    check_student(student(), teacher)
+    assert capsys.readouterr().err == ""
+    check_student(student(stages=((32, 0.0),)), teacher)
+    assert capsys.readouterr().err == (
+        "The teacher was trained at 16 pixels, and may translate badly at 32, where it is to teach. --size changes "
+        "that.\n"
+    )
+
+
 def test_a_student_of_grey_images_is_refused(teacher):
     grey = {"channels": 1}
     generator = GeneratorConfig(filters=4, blocks=1, **grey)
@@ -134,6 +144,17 @@ def test_a_student_approaches_its_teacher_which_stays_as_it_is(teacher, tmp_path
     assert config["training"]["teacher"] == "teacher" and config["generator"]["filters"] == 4
     losses = (end / "losses.csv").read_text()
     assert "distill_A" in losses and "distill_B" in losses
+
+
+def test_a_run_is_not_continued_with_another_teacher(teacher, tmp_path):
+    data, run = write_domains(tmp_path / "data", 6), tmp_path / "run"
+    fit(student(pairs=4), data, run, run / "model", ABOUT, teacher=teacher)
+    other = copy_model(teacher, tmp_path / "other")
+    model = CycleGAN.from_pretrained(other)
+    blend(model.G_AB, RED, 0.2)
+    model.save_pretrained(other)
+    with pytest.raises(TrainingError, match="was started with another teacher. Repeat its command"):
+        fit(student(pairs=8), data, run, run / "model", ABOUT, teacher=other)
 
 
 def test_without_a_teacher_its_weight_is_refused(tmp_path):

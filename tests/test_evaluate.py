@@ -1,6 +1,7 @@
 """What `evaluate` says of a model, held against models whose behaviour is known."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -131,6 +132,16 @@ def test_validation_images_are_those_that_training_set_aside(same, crops, tmp_pa
     assert (tmp_path / "first.png").read_bytes() in names
     with pytest.raises(TrainingError, match="test images"):
         save_evaluation(same, found)
+
+
+def test_test_images_that_were_trained_on_are_told(same, crops, tmp_path, capsys):
+    data = shutil.copytree(crops, tmp_path / "crops")
+    for name in ("000.png", "001.png"):
+        shutil.copy(data / "trainB" / name, data / "testB" / f"again{name}")
+    evaluate(same, data, "cpu", features="onet")
+    err = capsys.readouterr().err
+    assert "2 of 11 pictures of testB are among those of trainB, too: the figures flatter the model." in err
+    assert "of testA are" not in err
 
 
 def test_no_validation_images_is_said(tmp_path, crops):

@@ -137,11 +137,12 @@ def test_the_state_holds_everything_that_moves(finished):
         "pairs",
         "steps",
         "seconds",
-        "liveliness",
+        "variety",
         "height",
         "config",
+        "sources",
     }
-    assert (state["pairs"], state["steps"]) == (24, 12) and state["liveliness"] > 0
+    assert (state["pairs"], state["steps"]) == (24, 12) and min(state["variety"].values()) > 0
     assert state["config"] == tiny_config().to_json()
     (own,) = state["processes"]
     assert len(own["buffer_A"]["images"]) == len(own["buffer_B"]["images"]) == 4
@@ -203,7 +204,7 @@ def test_what_lies_outside_the_face_needs_to_be_known(data, tmp_path):
 
 
 def test_sample_grids(finished):
-    assert sample_sizes(finished) == {f"{pairs:08}.png": (3 * 16, 6 * 16) for pairs in (8, 16, 24)}
+    assert sample_sizes(finished) == {f"{pairs:08}.png": (8 * 16, 6 * 16) for pairs in (8, 16, 24)}
     last = load_image(finished / "samples" / "00000024.png")
     real_A, fake_B, rec_A, real_B, fake_A, rec_B = (last[16 * row : 16 * row + 16] for row in range(6))
     assert real_A.max() < 90 and real_B.min() >= 166
@@ -215,19 +216,19 @@ def test_sample_grids(finished):
         (real_A, fake_B, rec_A, nets.ema_G_AB, nets.ema_G_BA),
         (real_B, fake_A, rec_B, nets.ema_G_BA, nets.ema_G_AB),
     ):
-        for x in range(0, 48, 16):
+        for x in range(0, 128, 16):
             translated = there(to_tensor(np.ascontiguousarray(real[:, x : x + 16])))
             for shown, expected in ((fake, translated), (rec, back(translated))):
                 tile = to_tensor(np.ascontiguousarray(shown[:, x : x + 16]))
                 assert (tile - expected).abs().max() < 0.02  # two grey levels: rounding, and the rounding of the input
 
 
-def test_validation_images_of_unequal_number(data, tmp_path):
+def test_images_of_unequal_number(data, tmp_path):
     """The smaller domain decides how many columns the grid has."""
     (tmp_path / "trainA").symlink_to(data / "trainA")
-    write_noise(tmp_path / "trainB", 12)
+    write_noise(tmp_path / "trainB", 5)
     fit(tiny_config(pairs=8), tmp_path, tmp_path / "run", tmp_path / "model", ABOUT)
-    assert sample_sizes(tmp_path / "run") == {"00000008.png": (16, 96)}
+    assert sample_sizes(tmp_path / "run") == {"00000008.png": (5 * 16, 96)}
 
 
 def test_a_few_images_are_enough_to_train(tmp_path):
@@ -450,6 +451,83 @@ def test_a_run_is_not_continued_with_other_settings(data, finished, changes, nam
     assert (finished / "state.pt").read_bytes() == before
 
 
+def test_a_run_is_not_continued_with_other_images(finished, tmp_path):
+    data = write_domains(tmp_path / "data", 31)
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(), data, finished, tmp_path / "model", ABOUT)
+    assert str(caught.value) == (
+        f"{finished} was started with other images. Give it the same --data or choose another --run."
+    )
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_new_run_takes_no_other_models_place(data, finished, tmp_path):
+    model = shutil.copytree(finished / "model", tmp_path / "model")
+    before = (model / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny_config(seed=1), data, tmp_path / "run", model, ABOUT)
+    assert str(caught.value) == (
+        f"{model} holds a model already, and {tmp_path / 'run'} has no state to continue. Choose another --model, or "
+        "move that one away."
+    )
+    assert (model / "model.safetensors").read_bytes() == before
+
+
+def test_a_model_in_its_own_run_directory_is_in_nobodys_way(data, finished, tmp_path):
+    """As after deleting a damaged state."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "state.pt").unlink()
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == 24
+    assert CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 24
+
+
+def test_a_finished_training_takes_other_words_and_says_that_it_is_over(data, finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    model = run / "model"
+    metrics, weights = {"features": "O-Net"}, (model / "model.safetensors").read_bytes()
+    write_config(model, replace(read_config(model), metrics=metrics))
+    words = replace(ABOUT, title="Lamps", domains=("night", "day"), directions=("On", "Off"), license="Free.")
+    fit(tiny_config(), data, run, model, words)
+    assert f"{run} is over, after 24 pairs. A higher --pairs, --epochs or --hours goes on." in capsys.readouterr().err
+    config = read_config(model)
+    assert (config.title, config.license, config.directions["B2A"]) == ("Lamps", "Free.", "Off")
+    assert [domain.label for domain in config.domains.values()] == ["night", "day"]
+    assert config.metrics == metrics and (model / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_finishes_its_step_and_saves(data, finished, tmp_path, monkeypatch, signum, capsys):
+    run = tmp_path / "run"
+    average, taken = Networks.average, itertools.count(1)
+
+    def signalled(self, *args):
+        average(self, *args)
+        if next(taken) == 5:
+            os.kill(os.getpid(), signum)
+
+    before = signal.getsignal(signum)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Networks, "average", signalled)
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert signal.getsignal(signum) == before
+    assert "Stopping after this step." in capsys.readouterr().err
+    assert state_of(run)["pairs"] == CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 10
+    fit(tiny_config(), data, run, run / "model", ABOUT)
+    assert_same_training(run, finished)
+
+
+def test_a_slow_machine_logs_and_saves_by_the_clock(data, tmp_path, monkeypatch):
+    """Twenty seconds a step: a line every other step, and a state after ten minutes."""
+    run = tmp_path / "run"
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 20.0 * next(ticks)))
+    config = tiny_config(pairs=80, log_every=1000, save_every=1000)
+    fit(config, data, run, run / "model", ABOUT)
+    assert logged(run)["cycle_A"][:3] == [4, 8, 12]
+    assert list(sample_sizes(run)) == ["00000060.png"]
+
+
 # Trouble. -----------------------------------------------------------------------------------------------------------
 
 
@@ -462,17 +540,26 @@ def nan_from_call(patch: pytest.MonkeyPatch, name: str, first: int) -> None:
     ("function", "named"),
     [("adversarial_G", "adversarial_AB"), ("cycle", "cycle_A"), ("identity", "identity_A"), ("adversarial_D", "D_A")],
 )
-def test_a_loss_that_is_not_a_number_is_named(data, tmp_path, monkeypatch, function, named):
+def test_a_loss_that_is_not_a_number_is_named_with_its_step(data, tmp_path, monkeypatch, function, named):
+    """Though it is looked for steps later: by then pictures are no numbers, and so is every loss."""
     run = tmp_path / "run"
     nan_from_call(monkeypatch, function, first=10)  # two calls per step: in the sixth
     with pytest.raises(TrainingError) as caught:
-        fit(tiny_config(batch=2), data, run, run / "model", ABOUT)
-    # Generators whose losses are not numbers draw pictures that are not: then every loss of the next step goes.
-    assert str(caught.value).startswith(f"The loss {named} is no longer a number after 12 pairs. ")
-    assert str(caught.value).endswith(
-        f"{run} keeps the last good state. Start another --run with a lower --lr or --precision float32."
+        fit(tiny_config(batch=2, log_every=1000), data, run, run / "model", ABOUT)
+    assert str(caught.value) == (
+        f"The loss {named} is no longer a number after 12 pairs. {run} keeps the state after 8 pairs. "
+        "Start another --run with a lower --lr or --precision float32."
     )
     assert state_of(run)["pairs"] == 8
+
+
+def test_nothing_is_said_to_survive_before_the_first_save(data, tmp_path, monkeypatch):
+    nan_from_call(monkeypatch, "cycle", first=2)
+    with pytest.raises(
+        TrainingError, match=r"cycle_A is no longer a number after 4 pairs\. No state had been saved yet"
+    ):
+        fit(tiny_config(), data, tmp_path / "run", tmp_path / "model", ABOUT)
+    assert not (tmp_path / "run" / "state.pt").exists()
 
 
 def test_a_step_size_far_too_large_is_noticed(data, tmp_path):
@@ -533,6 +620,18 @@ def test_a_full_disk_is_said_and_the_training_can_go_on_later(data, finished, tm
     assert_same_training(run, finished)
 
 
+def test_a_full_disk_for_tensorboard(data, tmp_path, monkeypatch):
+    """Its writer is a thread, whose errors come with the next call."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop.SummaryWriter, "add_scalar", full)
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError, match=f"^{run} cannot be written: .* No space left on device"):
+        fit(tiny_config(), data, run, run / "model", ABOUT)
+
+
 @pytest.mark.parametrize("what", ["model", "samples"])
 def test_a_full_disk_for_the_model_or_the_samples(data, tmp_path, monkeypatch, what):
     def full(*_, **__):
@@ -564,7 +663,7 @@ def test_a_collapse_is_noticed_and_the_last_good_state_survives(data, tmp_path, 
         fit(tiny_config(), data, run, run / "model", ABOUT)
     message = str(caught.value)
     assert message.startswith("The training has collapsed: after 16 pairs all translations A2B look alike (variety 0.0")
-    assert f"{run} keeps the last good state." in message
+    assert f"{run} keeps the state after 8 pairs." in message
     assert state_of(run)["pairs"] == CycleGAN.from_pretrained(run / "model").config.training["pairs"] == 8
 
 
@@ -616,9 +715,9 @@ def test_stages_change_the_size_on_the_way(tmp_path, monkeypatch):
     fit(tiny_config(stages=((16, 0.0), (32, 0.5))), data, run, run / "model", ABOUT)
     assert sizes == [(16, 16)] * 6 + [(32, 32)] * 6
     assert sample_sizes(run) == {
-        "00000008.png": (48, 96),
-        "00000016.png": (96, 192),
-        "00000024.png": (96, 192),
+        "00000008.png": (128, 96),
+        "00000016.png": (256, 192),
+        "00000024.png": (256, 192),
     }
     assert state_of(run)["processes"][0]["buffer_A"]["images"][0].shape == (3, 32, 32)
 
@@ -805,6 +904,7 @@ def test_images_need_not_be_square(tmp_path):
     data, run = write_domains(tmp_path / "data", 6, 32), tmp_path / "run"
     fit(tiny_config(stages=((32, 0.0),), aspect=0.5, pairs=8), data, run, run / "model", ABOUT)
     assert sample_sizes(run) == {"00000008.png": (6 * 16, 6 * 32)}
+    assert read_config(run / "model").image_size == 16  # the page shows the middle square, no larger than it was
 
 
 # Grey images. -------------------------------------------------------------------------------------------------------
@@ -862,6 +962,13 @@ def test_a_finished_model_of_the_same_shape_is_a_start(data, finished, tmp_path)
 def test_a_training_says_what_it_started_from(six, finished, tmp_path):
     fit(tiny_config(pairs=2), six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
     assert CycleGAN.from_pretrained(tmp_path / "model").config.training["started_from"] == "model"
+
+
+def test_a_model_trained_small_goes_on_as_one_that_enlarges(six, finished, tmp_path):
+    """The weights are the same, whatever is done around them."""
+    config = tiny_config(generator=replace(tiny_config().generator, reduce=2), stages=((32, 0.0),), pairs=2)
+    fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    assert read_config(tmp_path / "model").generator.reduce == 2
 
 
 def test_a_model_of_another_shape_is_no_start(six, finished, tmp_path):
@@ -942,9 +1049,11 @@ def test_a_lengthened_training_serves_no_smaller_model(tmp_path, monkeypatch):
 def test_without_a_compiler_it_trains_all_the_same(six, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     fit(tiny_config(compile=True), six, tmp_path / "run", tmp_path / "model", ABOUT)
-    assert "There is no C++ compiler" in capsys.readouterr().err
+    assert "There is no C++ compiler, or no Python.h" in capsys.readouterr().err
     monkeypatch.undo()
     assert loop.can_compile()
+    monkeypatch.setattr(loop.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert not loop.can_compile()
     fit(tiny_config(), six, tmp_path / "run", tmp_path / "model", ABOUT)  # no other training
 
 

@@ -12,6 +12,7 @@ from train.__main__ import main
 from train.bench import bench, classic_loop, flops_per_pair
 from train.config import DiscriminatorConfig
 from train.discriminators import PatchDiscriminator
+from train.step import DiscriminatorStep, GeneratorStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,6 +60,30 @@ def test_operations_are_three_times_those_of_a_forward_pass_per_generator_call()
 def test_identity_costs_two_more_calls():
     plain = tiny_config(identity=0.0, identity_end=0.0)
     assert flops_per_pair(tiny_config(identity=1.0)) > 1.3 * flops_per_pair(plain)
+
+
+@pytest.mark.parametrize("changes", [{"alternate": True}, {"identity_chance": 0.1}, {"discriminator_steps": 3}])
+def test_both_loops_do_the_work_of_one_whole_step(changes, monkeypatch):
+    """Though `fit` would leave out a part of it, or repeat it, with these settings."""
+    counts = {"G": 0, "D": 0}
+    for which, kind in (("G", GeneratorStep), ("D", DiscriminatorStep)):
+        forward = kind.forward
+
+        def counted(self, *args, which=which, forward=forward):
+            counts[which] += 1
+            if which == "G":
+                assert args[2] > 0 and args[3] > 0  # the weights of both losses
+            return forward(self, *args)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    monkeypatch.setattr("train.bench.flops_per_pair", lambda config: 1.0)
+    bench(tiny_config(**changes), torch.device("cpu"), steps=10)
+    assert counts == {"G": 20, "D": 20}
+
+
+def test_a_reduced_training_is_compared_at_the_size_it_works_at():
+    small = tiny_config(generator=GeneratorConfig(filters=4, blocks=1, reduce=2), stages=((32, 0.0),))
+    assert bench(small, torch.device("cpu"), steps=1).size == 16
 
 
 def test_the_classic_loop_trains_what_it_times(tmp_path, monkeypatch):

@@ -112,6 +112,25 @@ def test_flags_override_the_recipe_and_nothing_else(capsys):
     assert resolved(capsys, "--recipe", "paper", "--compile")["compile"] is True
 
 
+def test_a_constant_identity_loss_stays_constant(capsys):
+    paper = resolved(capsys, "--recipe", "paper", "--identity", "10")
+    assert (paper["identity"], paper["identity_end"]) == (10, 10)
+
+
+def test_switches_of_the_generator(capsys):
+    generator = resolved(capsys, "--upsample", "transposed", "--separable", "--no-mask", "--mask-area", "0")[
+        "generator"
+    ]
+    assert (generator["upsample"], generator["separable"], generator["mask"]) == ("transposed", True, False)
+
+
+def test_stages_leave_no_size_to_choose(capsys, tmp_path):
+    command = ["fit", "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--stages", "64:0", "128:0.5"]
+    for flag in ("--size", "--height", "--width"):
+        assert main([*command, flag, "96"]) == 1
+        assert "Leave out --size, --height and --width." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["glasses", "gender", "anime", "age", "ethnicity"])
 def test_the_commands_of_the_shipped_models_still_mean_what_made_them(name, capsys):
     training = json.loads((ROOT / "checkpoints" / name / "config.json").read_text())["training"]
@@ -317,6 +336,21 @@ def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     command = ["prepare", "--a", tmp_path / "a", "--b", tmp_path / "b", "--test-share", "0", "--out", tmp_path / "out"]
     assert main([str(part) for part in command]) == 130
     assert capsys.readouterr().err == "Stopped. The same command continues from what was saved.\n"
+
+
+def test_ctrl_c_promises_nothing_where_nothing_was_saved(capsys, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.evaluate.evaluate", interrupted)
+    assert main(["evaluate", "--checkpoint", str(tmp_path), "--data", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_a_lack_of_memory_is_a_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluate.evaluate", lambda *_: bytearray(2**50))
+    assert main(["evaluate", "--checkpoint", str(tmp_path), "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "Memory ran out. Close other programs, or use fewer or smaller pictures.\n"
 
 
 def test_options_are_whole_words(capsys):

@@ -20,6 +20,8 @@ from two folders of photographs to a model in the page:
   python app.py                      # the model is in the page from the first snapshot on
 """
 
+_CONTINUES = "The same command continues from what was saved."
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 on success, 1 with the reason on stderr, 2 for wrong usage."""
@@ -32,8 +34,15 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. The same command continues from what was saved.", file=sys.stderr)
+        print(f"Stopped. {args.after_stop}".rstrip(), file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        from train.health import is_lack_of_memory
+
+        if not is_lack_of_memory(error):
+            raise
+        print("Memory ran out. Close other programs, or use fewer or smaller pictures.", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -51,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(after_stop="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     _add_prepare(commands)
     _add_fit(commands)
@@ -103,7 +113,7 @@ def _add_prepare(commands) -> None:
     )
     command.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"), help="where to find faces (cpu)")
     command.add_argument("--workers", type=_positive, help="processes that look for faces (one per core; 1 on a GPU)")
-    command.set_defaults(run_command=_prepare)
+    command.set_defaults(run_command=_prepare, after_stop=_CONTINUES)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -140,7 +150,7 @@ def _add_fit(commands) -> None:
     command.add_argument("--init", type=Path, help="model folder of the same shape to start from")
     _add_recipe(command)
     _add_settings(command)
-    command.set_defaults(run_command=_fit)
+    command.set_defaults(run_command=_fit, after_stop=_CONTINUES)
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
@@ -170,8 +180,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--channels", type=int, choices=(1, 3), help="1 to train on grey images")
     for name, kind in _GENERATOR_FLAGS.items():
         command.add_argument(f"--{name}", type=kind, help=_doc("GeneratorConfig", name))
-    command.add_argument("--mask", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "mask"))
-    command.add_argument("--detail", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", "detail"))
+    for name in _GENERATOR_SWITCHES:
+        command.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", name))
     for name, kind in _DISCRIMINATOR_FLAGS.items():
         command.add_argument(f"--D-{name}", type=kind, help=_doc("DiscriminatorConfig", name))
     on_or_off = argparse.BooleanOptionalAction
@@ -209,9 +219,10 @@ _TRAIN_FLAGS = {
 }
 # Of GeneratorConfig and, with a D before them, of DiscriminatorConfig; those that need no --no- form.
 _GENERATOR_FLAGS = {
-    "filters": int, "blocks": int, "stem": int, "kernel": int, "norm": str, "dropout": float, "unshuffle": int,
-    "reduce": int,
+    "filters": int, "blocks": int, "stem": int, "kernel": int, "upsample": str, "norm": str, "dropout": float,
+    "unshuffle": int, "reduce": int,
 }  # fmt: skip
+_GENERATOR_SWITCHES = ("mask", "detail", "separable")
 _DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int, "unshuffle": int}
 
 
@@ -271,15 +282,18 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip", "augment")}
     given = {name: value for name, value in given.items() if value is not None}
     if args.identity is not None and args.identity_end is None:
-        given["identity_end"] = min(config.identity_end, args.identity)
+        constant = config.identity == config.identity_end > 0
+        given["identity_end"] = args.identity if constant else min(config.identity_end, args.identity)
     for length in ("hours", "epochs", "pairs"):  # the one asked for counts, not the recipe's
         if given.get(length) is not None:
             given |= {other: None for other in ("hours", "epochs") if given.get(other) is None}
     if args.stages:
+        if args.size or args.height or args.width:
+            raise TrainingError("--stages says how large images are. Leave out --size, --height and --width.")
         given["stages"] = tuple(args.stages)
     elif height := args.height or args.size or args.width:
         given |= {"stages": ((height, 0.0),), "aspect": (args.width or height) / height}
-    of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, "mask", "detail", "channels")}
+    of_generator = {name: getattr(args, name) for name in (*_GENERATOR_FLAGS, *_GENERATOR_SWITCHES, "channels")}
     of_discriminator = {name: getattr(args, f"D_{name}") for name in _DISCRIMINATOR_FLAGS}
     of_discriminator |= {"dilated": args.dilated, "channels": args.channels}
     if args.D_unshuffle is None:  # both work on the same pixels unless told otherwise
@@ -333,7 +347,7 @@ def _add_distill(commands) -> None:
     command.add_argument("--teacher", type=Path, required=True, help="model folder of the teacher")
     _add_places(command)
     _add_settings(command)
-    command.set_defaults(run_command=_distill, recipe="student", init=None)
+    command.set_defaults(run_command=_distill, after_stop=_CONTINUES, recipe="student", init=None)
 
 
 def _distill(args: argparse.Namespace) -> None:
@@ -483,7 +497,7 @@ DIR holds a pack or a folder of crops for each model, as prepare --pack makes th
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go (runs)")
     command.add_argument("--out", type=Path, default=Path("checkpoints"), help="where models go (checkpoints)")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to train (auto)")
-    command.set_defaults(run_command=_campaign)
+    command.set_defaults(run_command=_campaign, after_stop=_CONTINUES)
 
 
 def _campaign(args: argparse.Namespace) -> None:

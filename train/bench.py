@@ -35,7 +35,7 @@ class Bench:
 
     device: str
     size: int
-    """Side of the images in pixels."""
+    """Height in pixels of the images that networks see."""
     batch: int
     """Pairs per step of `fit`; the classic loop takes one."""
     classic: float
@@ -71,12 +71,20 @@ class Bench:
 def bench(config: TrainConfig, device: torch.device, steps: int = 40) -> Bench:
     """Time ``steps`` steps, rounded up to tens, of both loops on pictures made for it.
 
-    At the config's last size, with all losses and with writing the log, without what comes before and after.
+    At the config's last size, with all losses and with writing the log, without what comes before and after. Both do
+    one step of either half with all losses, whatever a recipe alternates, draws or repeats, or there would be nothing
+    to compare.
     """
-    size, steps = config.image_size, math.ceil(steps / _WARM_UP) * _WARM_UP  # a line of the log at both ends
+    steps = math.ceil(steps / _WARM_UP) * _WARM_UP  # a line of the log at both ends
+    size, _ = config.shape(config.image_size)
     config = replace(
         config,
+        generator=replace(config.generator, reduce=1),  # images are reduced before
         stages=((size, 0.0),),
+        aspect=1.0,
+        alternate=False,
+        identity_chance=None,
+        discriminator_steps=1,
         identity_end=config.identity,  # or its work would end half way
         pairs=(_WARM_UP + steps) * config.batch,
         epochs=None,
@@ -95,7 +103,8 @@ def bench(config: TrainConfig, device: torch.device, steps: int = 40) -> Bench:
             torch.cuda.reset_peak_memory_stats()
         fit(config, data, run, run / "model", About("bench", "Bench", ("A", "B"), ("A to B", "B to A")), device)
         memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
-        logged = sorted({(int(row["pairs"]), float(row["seconds"])) for row in read_log(run)})
+        rows = [row for row in read_log(run) if int(row["pairs"]) % config.log_every == 0]  # not those by the clock
+        logged = sorted({(int(row["pairs"]), float(row["seconds"])) for row in rows})
     (start, began), (end, ended) = logged[0], logged[-1]
     speed = (end - start) / (ended - began)
     tflops, peak = speed * flops_per_pair(config) / 1e12, matmul_peak(device) / 1e12
@@ -134,8 +143,7 @@ def flops_per_pair(config: TrainConfig) -> float:
     with FlopCounterMode(display=False) as counter:
         loss, _, fake_A, fake_B = step_G(real, real, config.cycle, config.identity, 0.0, 0.0, None)
         loss.backward()
-        for _ in range(config.discriminator_steps):
-            step_D(real, real, fake_A, fake_B, 0.0, False)[0].backward()
+        step_D(real, real, fake_A, fake_B, 0.0, False)[0].backward()
     return counter.get_total_flops()
 
 

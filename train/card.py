@@ -212,13 +212,15 @@ def _without(command: list[str], *names: str) -> list[str]:
 
 
 def _continued(command: list[str]) -> str | None:
-    """The command that goes on from the finished model, with a run directory of its own."""
+    """The command that goes on from the finished model, with a run directory and a model folder of its own."""
     run = _option(command, "--run")
     if run is None:
         return None
-    folder = _option(command, "--model") or f"{run}/model"
-    words = _without(command, "--run", "--init", "--teacher", "--recipe", "--distill")
+    model = _option(command, "--model")
+    words = _without(command, "--run", "--model", "--init", "--teacher", "--recipe", "--distill")
     if "distill" in words[:4]:  # there is no teacher any more
         words[words.index("distill")] = "fit"
         words += ["--distill", "0"]
-    return shlex.join([*words, "--recipe", _recipe(command), "--run", f"{run}-continued", "--init", folder])
+    words += ["--recipe", _recipe(command), "--run", f"{run}-continued"]
+    words += ["--model", f"{model}-continued", "--init", model] if model else ["--init", f"{run}/model"]
+    return shlex.join(words)

@@ -120,7 +120,8 @@ class TrainConfig:
     r1: float = 0.0
     """Weight of the gradient penalty on real images, applied lazily every 16 steps (Mescheder et al. 2018)."""
     noise: float = 0.0
-    """Standard deviation of the noise added to all that discriminators see, falling to 0 at ``decay_from``."""
+    """Standard deviation of the noise added to all that discriminators see, pixels in [-1, 1], falling to 0 at
+    ``decay_from``."""
     augment: bool = False
     """Move and recolour, lightly, all that discriminators see, so that they do not learn few images by heart."""
     buffer: int = 50
@@ -180,7 +181,9 @@ class TrainConfig:
             raise TrainingError("start_epoch needs a length in epochs or pairs, not in hours.")
         for name in ("mask_area", "mask_outside"):
             if getattr(self, name) and not self.generator.mask:
-                raise TrainingError(f"{name} needs a generator with a mask.")
+                raise TrainingError(
+                    f"{name} needs a generator with a mask. Leave out --no-mask, or add --{name.replace('_', '-')} 0."
+                )
         if self.batch % self.accumulate:
             raise TrainingError("accumulate must divide the batch.")
         weights = (self.cycle, self.identity, self.identity_end, self.r1, self.noise, self.distill)

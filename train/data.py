@@ -18,6 +18,7 @@ from cyclegan.errors import BadImageError
 from cyclegan.images import load_image, to_tensor
 from train.crops import Crops, warn_unreadable
 from train.errors import TrainingError, warn
+from train.health import is_lack_of_memory
 
 _FEW = 100  # images of a domain below which no training can be expected to generalise
 _MOST_HELD_OUT = 10  # one image in so many, at most, is kept out of training
@@ -32,6 +33,8 @@ class Pairs:
     validation_A: Tensor
     validation_B: Tensor
     seed: int
+    digest: str
+    """Of the images' names: the same for crops and their pack, another for other images."""
 
     @classmethod
     def load(
@@ -40,20 +43,30 @@ class Pairs:
         """Read trainA and trainB of a folder or a pack, scaled to the size of training.
 
         Up to ``validation`` images per domain, and never more than a tenth, are set aside; which ones depends only
-        on their names. Raises TrainingError when either domain has under two usable images, or both have the same.
+        on their names. Raises TrainingError when either domain has under two usable images, when both have the same,
+        or when they do not fit into memory.
         """
-        parts, hashes = {}, []
+        parts, hashes, digest = {}, [], hashlib.sha256()
         for letter in "AB":
-            images, names = load_part(data, f"train{letter}", height, width, channels)
+            try:
+                images, names = load_part(data, f"train{letter}", height, width, channels)
+                held_out = _held_out(names, validation)
+                parts[f"validation_{letter}"] = torch.from_numpy(images[held_out]).to(device)
+                parts[letter] = torch.from_numpy(images[~held_out]).to(device)
+            except (MemoryError, RuntimeError) as error:
+                if not is_lack_of_memory(error):
+                    raise
+                raise TrainingError(
+                    f"The pictures of train{letter} do not fit into memory at {width} x {height} pixels: all are kept "
+                    "there. Lower --size, or train on fewer."
+                ) from error
             hashes.append({hashlib.sha256(image).digest() for image in images})
-            held_out = _held_out(names, validation)
-            parts[f"validation_{letter}"] = torch.from_numpy(images[held_out]).to(device)
-            parts[letter] = torch.from_numpy(images[~held_out]).to(device)
+            digest.update(b"\0".join(map(os.fsencode, names)) + b"\0\0")
         if hashes[0] == hashes[1]:
             raise TrainingError("trainA and trainB hold the same pictures. Give each domain its own.")
         if shared := len(hashes[0] & hashes[1]):
             warn(f"{shared} pictures are in both domains; what they show cannot be learnt to differ.")
-        return cls(**parts, seed=seed)
+        return cls(**parts, seed=seed, digest=digest.hexdigest())
 
     def batch(
         self, pairs_seen: int, count: int, size: tuple[int, int], flip: bool, enlarge: float = 1.0
@@ -83,10 +96,10 @@ class Pairs:
     def validation(self, letter: str, count: int, size: tuple[int, int]) -> Tensor:
         """The first ``count`` validation images of a domain, float32 [N, C, H, W] in [-1, 1].
 
-        A data set too small for any gives training images.
+        A data set too small for so many adds training images.
         """
         held_out, rest = (self.validation_A, self.A) if letter == "A" else (self.validation_B, self.B)
-        return to_floats((held_out if len(held_out) else rest)[:count], size)
+        return to_floats(torch.cat([held_out[:count], rest[: max(0, count - len(held_out))]]), size)
 
 
 def _uniform(seed: int, *shape: int) -> Tensor:

@@ -4,15 +4,16 @@ The student trains in the same loop as any model: beside fooling its discriminat
 translations, pixel by pixel, as in online distillation (Ren et al. 2021, OMGD). The teacher stays as it is.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cyclegan.model import CycleGAN, ModelConfig, read_config
+from cyclegan.model import WEIGHTS_FILE, CycleGAN, ModelConfig, read_config
 from cyclegan.networks import count_macs
 from train.config import TrainConfig
-from train.errors import TrainingError
+from train.errors import TrainingError, warn
 
 MOST_MACS = 3_000_000_000  # of a student at the size it serves: what two CPU cores translate live
 
@@ -22,6 +23,8 @@ class Teacher:
 
     def __init__(self, folder: Path, device: torch.device, compile: bool):
         model = CycleGAN.from_pretrained(folder).to(device)
+        self.digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        """Of the weights: tells one teacher from another."""
         self._G_AB, self._G_BA = model.G_AB.forward, model.G_BA.forward
         if compile:
             self._G_AB, self._G_BA = (torch.compile(each, dynamic=False) for each in (self._G_AB, self._G_BA))
@@ -33,7 +36,7 @@ class Teacher:
 
 
 def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
-    """The teacher's config.
+    """The teacher's config; warns of a student of another size, at which the teacher may translate badly.
 
     Raises TrainingError for a student of grey images, as large as its teacher, or too large to serve live.
     """
@@ -58,5 +61,10 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
         raise TrainingError(
             f"The student needs {student / 1e9:.2f} GMAC, its teacher {theirs / 1e9:.2f}: nothing is won. "
             "Lower --filters or --blocks."
+        )
+    if height != taught_by.image_size:
+        warn(
+            f"The teacher was trained at {taught_by.image_size} pixels, and may translate badly at {height}, where it "
+            "is to teach. --size changes that."
         )
     return taught_by

@@ -1,5 +1,6 @@
 """A finished model on images it never saw: how close it comes to the target domain, what it keeps, and pictures."""
 
+import hashlib
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from train.card import write_card
 from train.classifier import ClassifierConfig, cached_classifier
 from train.config import TrainConfig
 from train.data import load_part, load_split
-from train.errors import TrainingError
+from train.errors import TrainingError, warn
 from train.metrics import KID_SUBSET, KID_SUBSETS, fid, kid, load_features
 
 SPLITS = ("test", "validation")
@@ -127,7 +128,7 @@ def evaluate(
 
     ``split`` is ``"test"`` (testA and testB of ``data``, a folder or a pack) or ``"validation"``, the training images
     that this model's training set aside: choose settings on these. Returns the figures, and the pictures by direction.
-    Keeps the attribute classifier beside the data.
+    Keeps the attribute classifier beside the data. Warns of test images that are among those for training.
     Raises TrainingError for missing or empty parts and features that cannot be had, BadCheckpointError for the model.
     """
     model = CycleGAN.from_pretrained(checkpoint)
@@ -145,6 +146,8 @@ def evaluate(
                 f"Under 2 images of train{letter} are set aside for validation. It needs 20 or more, of which the "
                 f"training that made the model sets aside a tenth, and at most {validation} (--validation)."
             )
+        if split == "test":
+            _warn_of_known(letter, real[letter], np.concatenate([train, held_out]))
         described[letter] = network(real[letter])
         floor[letter] = train
     counts = {letter: len(images) for letter, images in real.items()}
@@ -184,7 +187,7 @@ def evaluate(
         Evaluation(
             split=split,
             features=network.name,
-            kid_subset=min(KID_SUBSET, *counts.values()),
+            kid_subset=min(KID_SUBSET, *counts.values(), *map(len, floor.values())),
             kid_subsets=KID_SUBSETS,
             classifier_accuracy=round(classifier.accuracy(real["A"], real["B"]), 4),
             directions=scores,
@@ -192,6 +195,15 @@ def evaluate(
         ),
         pictures,
     )
+
+
+def _warn_of_known(letter: str, test: np.ndarray, train: np.ndarray) -> None:
+    seen = {hashlib.sha256(image).digest() for image in train}
+    if known := sum(hashlib.sha256(image).digest() in seen for image in test):
+        warn(
+            f"{known} of {len(test)} pictures of test{letter} are among those of train{letter}, too: the figures "
+            "flatter the model. Keep them apart."
+        )
 
 
 def _translate(model: CycleGAN, direction: str, images: np.ndarray, device: str, precision: str) -> np.ndarray:

@@ -11,49 +11,73 @@ from train.config import TrainConfig
 from train.errors import TrainingError, warn
 
 _COLLAPSED = 0.1  # of the variety between translations that there once was
+_ALIKE = 0.02  # of the variety between the images themselves
+_EARLY = 0.2  # progress until which all translations may still be something grey, or copies
 _COPY = 0.015  # mean absolute change, images in [-1, 1], below which nobody sees a difference
 
 
-def check_finite(values: Mapping[str, float], pairs: int, run: Path) -> None:
-    """Raise TrainingError naming the first value that is not a number, and what survives."""
+def check_finite(values: Mapping[str, float], pairs: int, run: Path, saved: int) -> None:
+    """Raise TrainingError naming the first value that is not a number, and what survives: a state of ``saved`` pairs,
+    or none where that is 0."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"The {name} is no longer a number after {pairs} pairs. {run} keeps the last good state. "
-                "Start another --run with a lower --lr or --precision float32."
+                f"The {name} is no longer a number after {pairs} pairs. {_survivor(run, saved)} Start another --run "
+                "with a lower --lr or --precision float32."
             )
 
 
-def check_alive(measured: Mapping[str, tuple[float, float]], best: float, pairs: int, run: Path) -> float:
-    """The greatest variety so far, when translations are still various; else TrainingError.
+def check_alive(
+    measured: Mapping[str, tuple[float, float]], best: Mapping[str, float], pairs: int, run: Path, saved: int
+) -> dict[str, float]:
+    """The greatest variety so far of each direction, when translations are still various; else TrainingError.
 
     ``measured`` has, per direction, (variety, change): the standard deviation between translations of different images
-    in units of that between the images, and the mean absolute change in [0, 2]. ``best`` is what this gave before.
+    in units of that between the images, and the mean absolute change in [0, 2]. ``best`` is what this gave before,
+    ``saved`` as for `check_finite`.
     """
-    least, direction = min((variety, direction) for direction, (variety, _) in measured.items())
-    if least < _COLLAPSED * best:
-        raise TrainingError(
-            f"The training has collapsed: after {pairs} pairs all translations {direction} look alike (variety "
-            f"{least:.3f}, once {best:.3f}). {run} keeps the last good state. Start another --run with a lower --lr or "
-            "a higher --cycle."
-        )
-    return max(best, least)
-
-
-def warn_of_copying(measured: Mapping[str, tuple[float, float]], at: float) -> None:
-    """Say so when, well into a training, translations still equal their inputs."""
-    for direction, (_, change) in measured.items():
-        if at > 0.2 and change < _COPY:
-            warn(
-                f"Translations {direction} hardly differ from their inputs (by {change:.4f}). Lower --cycle and "
-                "--identity, or raise --lr-ratio."
+    for direction, (variety, _) in measured.items():
+        once = best.get(direction, 0.0)
+        if variety < _COLLAPSED * once:
+            raise TrainingError(
+                f"The training has collapsed: after {pairs} pairs all translations {direction} look alike (variety "
+                f"{variety:.3f}, once {once:.3f}). {_survivor(run, saved)} Start another --run with a lower --lr or a "
+                "higher --cycle."
             )
+    return {direction: max(best.get(direction, 0.0), variety) for direction, (variety, _) in measured.items()}
+
+
+def warn_of_standstill(measured: Mapping[str, tuple[float, float]], at: float, masked: bool) -> None:
+    """Say so when, well into a training, translations of a direction still equal their inputs, or one another.
+
+    ``measured`` as for `check_alive`; ``masked`` tells whether the generators have a mask, which can close.
+    """
+    for direction, (variety, change) in measured.items():
+        if at <= _EARLY:
+            continue
+        if change < _COPY:
+            cure = "a higher --mask-area" if masked else "a lower --cycle and --identity, or a higher --lr-ratio"
+            warn(
+                f"Translations {direction} hardly differ from their inputs (by {change:.4f}). If that stays so, start "
+                f"another --run with {cure}."
+            )
+        elif variety < _ALIKE:
+            warn(
+                f"Translations {direction} all look alike (variety {variety:.3f}). If that stays so, start another "
+                "--run with a lower --lr or a higher --cycle."
+            )
+
+
+def _survivor(run: Path, saved: int) -> str:
+    return f"{run} keeps the state after {saved} pairs." if saved else "No state had been saved yet."
 
 
 def is_lack_of_memory(error: Exception) -> bool:
     """Whether an error says that the memory of the CPU or of the device has run out."""
-    # PyTorch has a type of its own for the device's memory; of the CPU's it speaks in a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    # PyTorch has a type of its own for its allocator on CUDA; all else speaks in plain RuntimeErrors.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "std::bad_alloc")
+    )
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """`fit`: the whole training of a CycleGAN (Zhu et al. 2017), readable from top to bottom."""
 
+import math
 import os
 import shutil
+import signal
+import sysconfig
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,11 +24,13 @@ from cyclegan.images import save_png
 from cyclegan.model import (
     CARD_FILE,
     CONFIG_FILE,
+    DIRECTIONS,
     PICTURE_FILES,
     CycleGAN,
     Domain,
     ModelConfig,
     read_config,
+    write_config,
 )
 from cyclegan.networks import Generator, GeneratorConfig
 from train import schedule
@@ -34,15 +40,18 @@ from train.config import About, TrainConfig
 from train.data import Pairs
 from train.distill import Teacher
 from train.errors import TrainingError, warn
-from train.health import check_alive, check_finite, naming_memory, warn_of_copying
+from train.health import check_alive, check_finite, naming_memory, warn_of_standstill
 from train.log import LossLog, plot_log
 from train.prepare import Geometry, read_geometry
 from train.samples import Samples
 from train.state import STATE_FILE, claimed, load_state, save_state, writing
 from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks
 
-COUNTERS = ("pairs", "steps", "seconds", "liveliness", "height")  # of a training's state
-_MAY_CHANGE = {"compile", "pairs", "epochs", "hours", "log_every", "save_every"}  # settings a resumed run may have anew
+COUNTERS = ("pairs", "steps", "seconds", "variety", "height")  # of a training's state
+# Settings that a resumed run may have anew.
+_MAY_CHANGE = {"accumulate", "compile", "pairs", "epochs", "hours", "log_every", "save_every"}
+_LOG_SECONDS, _SAVE_SECONDS = 30, 600  # at the latest: a slow machine must not be silent, or lose hours
+_AGREE_EVERY = 20  # steps between two looks at the first process's clock
 
 
 def fit(
@@ -61,8 +70,10 @@ def fit(
     ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder whose generators
     to start from, ``teacher`` one whose translations are repeated, with the weight ``config.distill``. Under
     ``accelerate launch`` the batch is divided among the processes, and the first one writes.
-    Raises TrainingError for data or settings that cannot work, for a ``run`` that another process trains in, for a loss
-    that is no longer finite, for translations that have become all alike, for a full disk, and when memory runs out.
+    Raises TrainingError for data or settings that cannot work, for a ``run`` of other data or settings or that another
+    process trains in, for a ``model_folder`` that holds the model of another run, for a loss that is no longer finite,
+    for translations that have become all alike, for a full disk, and when memory runs out; KeyboardInterrupt when
+    stopped by SIGINT or SIGTERM, after saving.
     """
     with naming_memory(config), ExitStack() as stack:
         _fit(config, data, run, model_folder, about, torch.device(device), init, teacher, stack)
@@ -85,7 +96,10 @@ def _fit(
     if teacher and teacher.resolve() == model_folder.resolve():
         raise TrainingError(f"The student would take the place of its teacher, {teacher}. Choose another --model.")
     if config.compile and not can_compile():
-        warn("There is no C++ compiler, so networks are not compiled, and training is slower. Install g++.")
+        warn(
+            "There is no C++ compiler, or no Python.h, so networks are not compiled, and training is slower. Install "
+            "g++ and python3-dev."
+        )
         config = replace(config, compile=False)
     accelerator = make_accelerator(config, device)
     is_main = accelerator.is_main_process
@@ -101,8 +115,10 @@ def _fit(
     epoch = max(len(pairs_data.A), len(pairs_data.B))
 
     nets = Networks.build(config, device)
-    if init is not None and not (run / STATE_FILE).exists():
-        start_from(nets, init, config.generator)
+    if not (run / STATE_FILE).exists():
+        check_free(model_folder, run)
+        if init is not None:
+            start_from(nets, init, config.generator)
     compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
     step_G = GeneratorStep(config, nets, compiled, geometry.template)
     step_D = DiscriminatorStep(config, nets, compiled)
@@ -124,45 +140,66 @@ def _fit(
         with writing(run):
             (run / "samples").mkdir(parents=True, exist_ok=True)
             stack.enter_context(claimed(run))
-    pairs, steps, seconds, liveliness, height = 0, 0, 0.0, 0.0, 0
+    pairs, steps, seconds, variety, height = 0, 0, 0.0, {}, 0
+    sources = {"images": pairs_data.digest, "teacher": taught_by.digest if taught_by else None}
     if state := load_state(run, device):
-        check_same(state, config, accelerator.num_processes, run)
+        check_same(state, config, sources, accelerator.num_processes, run)
         for name, thing in shared.items():
             thing.load_state_dict(state[name])
         own = state["processes"][accelerator.process_index]
         buffer_A.load_state_dict(own["buffer_A"])
         buffer_B.load_state_dict(own["buffer_B"])
         set_random_states(buffer_rng, own["random"], device)
-        pairs, steps, seconds, liveliness, height = (state[name] for name in COUNTERS)
+        pairs, steps, seconds, variety, height = (state[name] for name in COUNTERS)
         del state, own
         if schedule.progress(config, pairs, seconds, epoch) >= 1 and is_complete(model_folder, pairs):
-            if is_main:  # it may have been killed just before
-                finish(run, model_folder)
+            if is_main:
+                warn(f"{run} is over, after {pairs} pairs. A higher --pairs, --epochs or --hours goes on.")
+                with writing(model_folder):
+                    reword(model_folder, about)
+                finish(run, model_folder)  # it may have been killed just before
             return accelerator.end_training()  # what `evaluate --save` and people wrote into the model stays
     elif schedule.progress(config, pairs, seconds, epoch) >= 1:
         raise TrainingError("The training would be over before its first step. Lower --start-epoch.")
 
+    losses, saved = Losses(accelerator), pairs
+
+    def log_losses() -> None:
+        means, since = losses.take()
+        for name in sorted(since, key=since.__getitem__):  # stable: of one step, in its order
+            check_finite({f"loss {name}": means[name]}, since[name], run, saved)
+        if not means:
+            return
+        if is_main:
+            with writing(run):
+                for name, mean in means.items():
+                    writer.add_scalar(f"loss/{name}", mean, pairs)
+                log.write(pairs, seconds, size[0], means)
+        bar.show(pairs, at, seconds, size[0], means)
+
     def save() -> None:
+        nonlocal saved
         # A state that cannot be continued must not replace one that can.
-        check_finite({f"loss {name}": float(total) for name, total in totals.items()}, pairs, run)
-        check_finite({f"norm of {name}": norm for name, norm in nets.norms().items()}, pairs, run)
+        check_finite({f"norm of {name}": norm for name, norm in nets.norms().items()}, pairs, run, saved)
         own = {
             "buffer_A": buffer_A.state_dict(),
             "buffer_B": buffer_B.state_dict(),
             "random": random_states(buffer_rng, device),
         }
         processes = gather_object([own]) if accelerator.num_processes > 1 else [own]
+        saved = pairs
         if not is_main:
             return
         state = {name: thing.state_dict() for name, thing in shared.items()}
-        state |= dict(zip(COUNTERS, (pairs, steps, seconds, liveliness, height), strict=True))
-        save_state(run, state | {"processes": processes, "config": config.to_json()})
+        state |= dict(zip(COUNTERS, (pairs, steps, seconds, variety, height), strict=True))
+        save_state(run, state | {"processes": processes, "config": config.to_json(), "sources": sources})
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
         trained |= {"command": about.command} if about.command else {}
         trained |= {"started_from": init.name} if init else {}
         trained |= {"teacher": teacher.name} if teacher else {}
+        served = min(config.shape(height)) * config.generator.reduce  # the page shows squares, as large as they were
         with writing(model_folder):
-            write_snapshot(nets, config.generator, height, geometry, about, trained, model_folder)
+            write_snapshot(nets, config.generator, served, geometry, about, trained, model_folder)
 
     # The loop. ------------------------------------------------------------------------------------------------------
     if is_main:
@@ -170,9 +207,10 @@ def _fit(
             writer = SummaryWriter(run, purge_step=pairs + 1)  # hides what was logged after the state resumed from
             log = LossLog(run, resume_at=pairs)
     bar = Bar(disable=not is_main)
-    totals: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
     clock = Clock(accelerator, seconds)
+    logged_at = saved_at = seconds
+    # Several processes would each stop at a step of its own, and wait for one another forever.
+    stop = stack.enter_context(Stop()) if accelerator.num_processes == 1 else Stop()
     while (at := schedule.progress(config, pairs, seconds, epoch)) < 1:
         # A lengthened training is in an earlier stage than it was, but a model must not become smaller than it was.
         height = max(height, schedule.image_size(config, at))
@@ -203,7 +241,7 @@ def _fit(
                 optimizer_G.step()
                 optimizer_G.zero_grad()
             fakes.append(fake)
-            add(totals, counts, named)
+            losses.add(named, pairs + config.batch)
 
         # Discriminators: tell real images from new and remembered fakes.
         for repeat in range(0 if turn == 0 else config.discriminator_steps):
@@ -220,38 +258,39 @@ def _fit(
                     accelerator.backward(loss)
                     optimizer_D.step()
                     optimizer_D.zero_grad()
-                add(totals, counts, named)
+                losses.add(named, pairs + config.batch)
 
         before, pairs, steps = pairs, pairs + config.batch, steps + 1
         nets.average(config, pairs)
-        seconds = clock.read(agree=crossed(before, pairs, config.log_every))
+        to_log = crossed(before, pairs, config.log_every)
+        seconds = clock.read(agree=to_log or steps % _AGREE_EVERY == 0)
 
         # Now and then: log, look, save.
-        if crossed(before, pairs, config.log_every):
-            means = mean_over_processes(accelerator, totals, counts)
-            check_finite({f"loss {name}": mean for name, mean in means.items()}, pairs, run)
-            totals.clear()
-            counts.clear()
-            if is_main:
-                for name, mean in means.items():
-                    writer.add_scalar(f"loss/{name}", mean, pairs)
-                with writing(run):
-                    log.write(pairs, seconds, size[0], means)
-            bar.show(pairs, at, seconds, size[0], means)
-        if crossed(before, pairs, config.save_every):
+        to_look = crossed(before, pairs, config.save_every) or seconds - saved_at >= _SAVE_SECONDS
+        to_save = to_look or stop.asked
+        if to_log or to_save or seconds - logged_at >= _LOG_SECONDS:
+            log_losses()
+            logged_at = seconds
+        if to_look:
             grid, measured = samples.draw(size)
-            liveliness = check_alive(measured, liveliness, pairs, run)
-            warn_of_copying(measured, at)
+            variety = check_alive(measured, variety, pairs, run, saved)
+            warn_of_standstill(measured, at, config.generator.mask)
+        if to_save:
             save()
-            if is_main:
-                with writing(run):
-                    save_png(run / "samples" / f"{pairs:08}.png", grid)
-                    writer.add_image("samples", grid, pairs, dataformats="HWC")
+            saved_at = seconds
+        if to_look and is_main:
+            with writing(run):
+                save_png(run / "samples" / f"{pairs:08}.png", grid)
+                writer.add_image("samples", grid, pairs, dataformats="HWC")
+        if stop.asked:
+            raise KeyboardInterrupt
 
     # Done. ----------------------------------------------------------------------------------------------------------
+    log_losses()
     save()
     if is_main:
-        writer.close()
+        with writing(run):
+            writer.close()
         finish(run, model_folder)
     bar.close()
     accelerator.end_training()
@@ -294,7 +333,8 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 def start_from(nets: Networks, folder: Path, shape: GeneratorConfig) -> None:
     """Copy the generators of a finished model, to go on from it; raises TrainingError when it has another shape."""
     model = CycleGAN.from_pretrained(folder)
-    if model.config.generator != shape:
+    # Weights know nothing of what is done around them.
+    if replace(model.config.generator, reduce=shape.reduce, detail=shape.detail) != shape:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
     for networks, trained in (((nets.G_AB, nets.ema_G_AB), model.G_AB), ((nets.G_BA, nets.ema_G_BA), model.G_BA)):
         for network in networks:
@@ -315,20 +355,34 @@ def parts(config: TrainConfig, real_A: Tensor, real_B: Tensor) -> list[tuple[Ten
     return list(zip(real_A.chunk(config.accumulate), real_B.chunk(config.accumulate), strict=True))
 
 
-def add(totals: dict[str, Tensor], counts: dict[str, int], named: dict[str, Tensor]) -> None:
-    """Sum losses up on the device, without waiting for it."""
-    for name, value in named.items():
-        totals[name] = totals.get(name, 0) + value
-        counts[name] = counts.get(name, 0) + 1
+class Losses:
+    """The losses of the steps since they were last taken, kept on the device without waiting for it."""
 
+    def __init__(self, accelerator: Accelerator):
+        self._accelerator = accelerator
+        self._kept: list[tuple[list[str], Tensor, int]] = []
 
-def mean_over_processes(
-    accelerator: Accelerator, totals: dict[str, Tensor], counts: dict[str, int]
-) -> dict[str, float]:
-    """Mean of each loss since the last log, over all processes."""
-    names = list(totals)  # in the order of a step, so that the first bad one is the culprit
-    means = torch.stack([totals[name].float() / counts[name] for name in names])
-    return dict(zip(names, accelerator.reduce(means, "mean").tolist(), strict=True))
+    def add(self, named: dict[str, Tensor], pairs: int) -> None:
+        """Keep the losses of a step, scalars by name, after which ``pairs`` have been seen."""
+        self._kept.append((list(named), torch.stack([value.float() for value in named.values()]), pairs))
+
+    def take(self) -> tuple[dict[str, float], dict[str, int]]:
+        """By name: means over all steps and processes, and of those that are no numbers the pairs after which they
+        were none first. All in the order of a step, so that of one step the first bad loss is the culprit."""
+        if not self._kept:
+            return {}, {}
+        values = torch.cat([of_step for _, of_step, _ in self._kept])
+        values = self._accelerator.reduce(values, "mean").tolist()  # no number on one process, none on all
+        every: dict[str, list[float]] = {}
+        since: dict[str, int] = {}
+        at = iter(values)
+        for names, _, pairs in self._kept:
+            for name in names:
+                every.setdefault(name, []).append(next(at))
+                if not math.isfinite(every[name][-1]):
+                    since.setdefault(name, pairs)
+        self._kept.clear()
+        return {name: math.fsum(of_loss) / len(of_loss) for name, of_loss in every.items()}, since
 
 
 class Clock:
@@ -349,6 +403,29 @@ class Clock:
             told = torch.tensor(first, device=self._accelerator.device, dtype=torch.float32)
             self._agreed = float(self._accelerator.reduce(told, "sum"))
         return self._agreed
+
+
+class Stop:
+    """While entered, SIGINT and SIGTERM only set ``asked``; the same signal again acts as ever."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self._before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+        self.__exit__()
+        warn("Stopping after this step.")
+
+    def __exit__(self, *_: Any) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        self._before = {}
 
 
 class Bar:
@@ -395,9 +472,19 @@ def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], de
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
-def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> None:
-    """Raise TrainingError when a run is resumed with settings that would make it another training."""
-    if not state.keys() >= {"processes", *COUNTERS}:
+def check_free(model_folder: Path, run: Path) -> None:
+    """Raise TrainingError when a new run would take the place of a model that is not its own."""
+    ours = run.resolve() in model_folder.resolve().parents
+    if not ours and (model_folder / CONFIG_FILE).exists():
+        raise TrainingError(
+            f"{model_folder} holds a model already, and {run} has no state to continue. Choose another --model, or "
+            "move that one away."
+        )
+
+
+def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, run: Path) -> None:
+    """Raise TrainingError when a run is resumed with what would make it another training."""
+    if not state.keys() >= {"processes", "sources", *COUNTERS}:
         raise TrainingError(f"{run} is of an earlier version. Choose another --run and --init to begin with its model.")
     wanted, saved = config.to_json(), state["config"]
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
@@ -405,6 +492,13 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
         raise TrainingError(
             f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
         )
+    for what, digest in sources.items():
+        if digest != state["sources"][what]:
+            raise TrainingError(
+                f"{run} was started with another teacher. Repeat its command or choose another --run."
+                if what == "teacher"
+                else f"{run} was started with other images. Give it the same --data or choose another --run."
+            )
     if len(state["processes"]) != processes:
         raise TrainingError(
             f"{run} was started with {len(state['processes'])} processes, not {processes}. Start as many, or choose "
@@ -413,8 +507,9 @@ def check_same(state: dict, config: TrainConfig, processes: int, run: Path) -> N
 
 
 def can_compile() -> bool:
-    """Whether there is a C++ compiler, without which torch.compile fails."""
-    return any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++", "cl"))))
+    """Whether there are a C++ compiler and Python's header, without which torch.compile fails."""
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++", "cl"))
+    return any(map(shutil.which, compilers)) and Path(sysconfig.get_paths()["include"], "Python.h").exists()
 
 
 def finish(run: Path, model_folder: Path) -> None:
@@ -423,6 +518,15 @@ def finish(run: Path, model_folder: Path) -> None:
         plot_log(run)
     with writing(model_folder):
         write_card(model_folder)
+
+
+def reword(model_folder: Path, about: About) -> None:
+    """Give a finished model the words that its command has now."""
+    config = read_config(model_folder)
+    domains = {k: replace(config.domains[k], label=label) for k, label in zip("AB", about.domains, strict=True)}
+    directions = dict(zip(DIRECTIONS, about.directions, strict=True))
+    config = replace(config, domains=domains, directions=directions, title=about.title)
+    write_config(model_folder, replace(config, description=about.description, license=about.license))
 
 
 def is_complete(model_folder: Path, pairs: int) -> bool:
@@ -445,7 +549,7 @@ def write_snapshot(
         generator=replace(G_AB.config, reduce=shape.reduce),
         image_size=size,
         domains={k: Domain(label, faces) for k, label, faces in zip("AB", about.domains, geometry.faces, strict=True)},
-        directions=dict(zip(("A2B", "B2A"), about.directions, strict=True)),
+        directions=dict(zip(DIRECTIONS, about.directions, strict=True)),
         template=geometry.template,
         description=about.description,
         license=about.license,

@@ -14,7 +14,7 @@ _COUNT = 8
 
 
 class Samples:
-    """The validation images of both domains that are looked at; training images where there are none."""
+    """The validation images of both domains that are looked at; training images where there are too few."""
 
     def __init__(self, nets: Networks, data: Pairs):
         self._nets, self._data = nets, data

@@ -1,6 +1,5 @@
 """Two artefacts, two names: the training state (to resume) and the snapshot (a model folder, to translate with)."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from cyclegan.model import replace_durably
 from train.errors import TrainingError
 from train.health import is_lack_of_memory
 
@@ -16,14 +16,14 @@ STATE_FILE = "state.pt"
 
 
 def save_state(run: Path, state: dict) -> None:
-    """Write ``run/state.pt`` atomically: a kill or a full disk leaves the previous state intact.
+    """Write ``run/state.pt`` atomically: a kill, a power cut or a full disk leaves the previous state intact.
 
     Raises TrainingError when it cannot be written.
     """
     partial = run / f".{STATE_FILE}.partial"
     try:
         torch.save(state, partial)
-        os.replace(partial, run / STATE_FILE)
+        replace_durably(partial, run / STATE_FILE)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         partial.unlink(missing_ok=True)
         raise TrainingError(
