@@ -95,6 +95,8 @@ def _fit(
         raise TrainingError("distill needs a teacher: python -m train distill --help")
     if teacher and teacher.resolve() == model_folder.resolve():
         raise TrainingError(f"The student would take the place of its teacher, {teacher}. Choose another --model.")
+    if is_new := not (run / STATE_FILE).exists():
+        check_free(model_folder, run)
     if config.compile and not can_compile():
         warn(
             "There is no C++ compiler, or no Python.h, so networks are not compiled, and training is slower. Install "
@@ -115,10 +117,8 @@ def _fit(
     epoch = max(len(pairs_data.A), len(pairs_data.B))
 
     nets = Networks.build(config, device)
-    if not (run / STATE_FILE).exists():
-        check_free(model_folder, run)
-        if init is not None:
-            start_from(nets, init, config.generator)
+    if init is not None and is_new:
+        start_from(nets, init, config.generator)
     compiled = nets.compiled(device) if config.compile else (nets.G_AB.paint, nets.G_BA.paint, nets.D_A, nets.D_B)
     step_G = GeneratorStep(config, nets, compiled, geometry.template)
     step_D = DiscriminatorStep(config, nets, compiled)
