@@ -23,18 +23,26 @@ def parse_args() -> argparse.Namespace:
         default=port,
         help=f"port to listen on (default: {port or 'the first free one from 7860'})",
     )
-    parser.add_argument("--root-path", metavar="PATH", help="where a reverse proxy serves the page, such as /faces")
+    parser.add_argument(
+        "--root-path",
+        metavar="PATH",
+        default=os.environ.get("GRADIO_ROOT_PATH"),
+        help="where a reverse proxy serves the page, such as /faces",
+    )
     parser.add_argument("--share", action="store_true", help="open a public link through gradio.live for a week")
     parser.add_argument(
         "--auth", type=_account, action="append", metavar="USER:PASSWORD", help="ask for this; may be given repeatedly"
     )
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="cpu" if ZERO_GPU else "auto",
                         help="where models run (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="folder of models (default: checkpoints/ here)")
+    parser.add_argument(
+        "--checkpoints", type=_folder, metavar="DIR", help="folder of models (default: checkpoints/ here)"
+    )
     parser.add_argument(
         "--add-models",
         action=argparse.BooleanOptionalAction,
-        help="whether visitors may add models for their visit (default: only where nobody else can open the page)",
+        help="whether visitors may add models for their visit (default: only on 127.0.0.1 without --share or "
+        "--root-path; behind a proxy or tunnel that others use give --no-add-models)",
     )
     args = parser.parse_args()
     if args.add_models is None:
@@ -46,6 +54,12 @@ def _host(text: str) -> str:
     if ":" in text:  # Gradio makes addresses of it that are none
         raise argparse.ArgumentTypeError("IPv6 is not served: give a name, an IPv4 address, or 0.0.0.0 for all.")
     return text
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f'there is no folder "{Path(text).name}".')
+    return Path(text)
 
 
 def _port(text: str) -> int:

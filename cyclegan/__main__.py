@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cyclegan.batch import Batch, Source, gather
-from cyclegan.bench import add_commands
+from cyclegan.bench import add_commands, folder_of_models
 from cyclegan.errors import CycleGANError
 from cyclegan.model import DIRECTIONS
 from cyclegan.runtime import DEVICES
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(commands)
     for command in (models, translate):
-        command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
+        command.add_argument("--checkpoints", type=folder_of_models, default=CHECKPOINTS, help="folder of models")
     return parser
 
 

@@ -19,7 +19,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
+import av
 import numpy as np
+from PIL import Image
 
 from cyclegan.errors import BadArchiveError, CycleGANError
 from cyclegan.images import MAX_BYTES, load_image, open_file, save_png
@@ -153,14 +155,17 @@ class Batch:
     def run(self) -> Iterator[Progress]:
         """Translate file after file; progress comes before each, after each, and at every frame of a video.
 
-        Errors of a file go into its row. At the end the manifest is written. Raises CycleGANError where the folder
-        cannot be written to.
+        Errors of a file go into its row. At the end the manifest is written. Only earlier results are overwritten.
+        Raises CycleGANError where the folder cannot be written to, or holds another program's manifest.
         """
         started = time.perf_counter()
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _not_writable(error) from error
+        manifest = self.out / MANIFEST
+        if manifest.exists() and not _is_manifest(manifest):
+            raise CycleGANError(f"{self.out} holds a {MANIFEST} of something else. Choose another folder with --out.")
 
         def progress(source: Source | None, share: float = 0.0) -> Progress:
             done, total = len(self.rows), len(self.sources)
@@ -239,7 +244,8 @@ class Batch:
         if self.crops:
             row["files"] = {kind: f"{stem}.face{each.index + 1}.{kind}.png" for kind in _CROPS}
             for kind, name in row["files"].items():
-                self._save(self._target(name), getattr(each, kind), {} if kind == "input" else self.text)
+                text = {"Software": self.text["Software"]} if kind == "input" else self.text
+                self._save(self._target(name), getattr(each, kind), text)
         return row
 
     def _translate_video(self, source: Source, file: BinaryIO, row: dict[str, Any]) -> Iterator[float]:
@@ -274,9 +280,9 @@ class Batch:
         return wanted
 
     def _target(self, name: str) -> Path:
-        """The path of a result. Raises CycleGANError where one of the batch's own files lies."""
+        """The path of a result. Raises CycleGANError where a file lies that is not an earlier result."""
         target = self.out / name
-        if target.resolve() in self._inputs:
+        if target.resolve() in self._inputs or (target.exists() and not _is_result(target)):
             raise CycleGANError(f"The result would overwrite {name}. Choose another folder with --out.")
         return target
 
@@ -300,6 +306,26 @@ def pack(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(Path(folder).iterdir()):
             archive.write(path, path.name)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file says that it was made here."""
+    try:
+        if path.suffix == ".mp4":
+            with av.open(str(path), metadata_errors="replace") as video:
+                return "Software: cyclegan" in video.metadata.get("comment", "")
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == "cyclegan"
+    except (OSError, ValueError, SyntaxError, av.FFmpegError):  # not even a picture
+        return False
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["comment"] == "AI-generated" and "files" in content
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def file_name(words: str) -> str:
@@ -376,9 +402,13 @@ class _Unpack:
                     target.write(block)
                     if target.tell() > limit:
                         raise BadArchiveError(f"Unpacked, the file is larger than {limit // 2**20} MB.")
+        except NotImplementedError as error:  # a RuntimeError, too
+            raise BadArchiveError(
+                "The zip file is compressed in a way that cannot be read here. Make it with the usual one, Deflate."
+            ) from error
         except RuntimeError as error:  # what zipfile raises where it needs a password
             raise BadArchiveError("The zip file is encrypted. Make one without a password.") from error
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise BadArchiveError("This file of the zip is damaged. Make the zip again and try once more.") from error
 
 

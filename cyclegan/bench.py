@@ -83,7 +83,14 @@ def add_commands(commands: Any) -> None:
     precision.set_defaults(run_command=_precision)
 
     for command in (bench, precision):
-        command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of models")
+        command.add_argument("--checkpoints", type=folder_of_models, default=CHECKPOINTS, help="folder of models")
+
+
+def folder_of_models(text: str) -> Path:
+    """An argument of ``argparse`` that names a folder."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f'there is no folder "{Path(text).name}"')
+    return Path(text)
 
 
 def _size(text: str) -> int:
@@ -111,8 +118,13 @@ def bench(
 ) -> dict[str, Any]:
     """Measure the models of these names, at their own size or these, on a photo (uint8 [H, W, 3]).
 
-    Times are in milliseconds, as `measure` gives them. Raises NoFaceError.
+    Times are in milliseconds, as `measure` gives them. Raises NoFaceError, and CycleGANError for a size that one of the
+    models cannot take.
     """
+    for name in names:
+        step = zoo.config(name).generator.step
+        if wrong := [size for size in sizes if size % step or size < 4 * step]:
+            raise CycleGANError(f"{name} takes sizes divisible by {step} and from {4 * step}, not {wrong[0]}.")
     film, shifts = film_of(photo, FaceDetector())
     jpegs = [encode_jpeg(frame) for frame in film]
     faces_on = "cuda" if device == "cuda" else "cpu"
@@ -155,6 +167,7 @@ def _bench_model(
     zoo: Zoo, name: str, film: list, jpegs: list, device: str, frames: int, size: int, plain: float, peaks: dict
 ) -> dict[str, Any]:
     zoo = Zoo(zoo.root)  # one's own, to change: the networks are convolutions and run at any size
+    zoo.load(name)  # while its entry is that of its folder
     config = replace(zoo.config(name), image_size=size)
     zoo.entries[name] = replace(zoo.entry(name), config=config)
     translator = Translator(zoo, device)

@@ -4,6 +4,7 @@ The folder is exactly a Hugging Face model repository: ``config.json`` (`ModelCo
 generators) and ``README.md`` (the model card).
 """
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +15,7 @@ import huggingface_hub
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from cyclegan.errors import BadCheckpointError, UnknownDirectionError
@@ -150,7 +151,7 @@ class ModelConfig:
             }
             values["template"] = Template(landmarks, float(data["template"]["scale"]))
             return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a model config: {error}.") from error
 
 
@@ -196,12 +197,25 @@ class CycleGAN(nn.Module):
         Strict: missing, extra or misshapen weights raise BadCheckpointError, as does a folder without the two files.
         No pickle is read. The model is returned in evaluation mode, in float32, on the CPU.
         """
-        folder, name = Path(path_or_repo_id), Path(path_or_repo_id).name
+        folder = Path(path_or_repo_id)
+        name = folder.name
         if not folder.is_dir():
             folder = _download(str(path_or_repo_id), revision)  # named after the commit, which tells nobody anything
+        return cls.from_folder(folder, name)
+
+    @classmethod
+    def from_folder(cls, folder: Path, name: str | None = None, sha256: str | None = None) -> "CycleGAN":
+        """As `from_pretrained`, from a local folder only, and with ``sha256`` (hexadecimal) from no other weights.
+
+        ``name`` is what messages call the model; by default the folder's name.
+        """
+        name = name or folder.name
         model = cls(read_config(folder, name))
         try:
-            weights = load_file(folder / WEIGHTS_FILE)
+            data = (folder / WEIGHTS_FILE).read_bytes()
+            if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+                raise changed_since(name)
+            weights = load(data)
         except FileNotFoundError as error:
             raise BadCheckpointError(f'The model "{name}" has no {WEIGHTS_FILE}.') from error
         except (SafetensorError, OSError) as error:
@@ -235,7 +249,9 @@ def read_config(folder: Path, name: str | None = None) -> ModelConfig:
     """
     name = name or folder.name
     try:
-        return ModelConfig.from_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        # NaN and Infinity are no JSON; as figures they are taken for missing ones.
+        return ModelConfig.from_json(json.loads(text, parse_constant=lambda _: None, parse_int=_whole))
     except FileNotFoundError as error:
         raise BadCheckpointError(f'The model "{name}" has no {CONFIG_FILE}.') from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -244,9 +260,20 @@ def read_config(folder: Path, name: str | None = None) -> ModelConfig:
         raise BadCheckpointError(f'The {CONFIG_FILE} of the model "{name}" is not ours: {error}') from error
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > 18:  # no setting is that large, and arithmetic with it would fail anywhere
+        raise ValueError(f"{digits[:18]}… is too large a number.")
+    return int(digits)
+
+
 def damaged_weights(name: str) -> BadCheckpointError:
     """The error for a weights file that cannot be read."""
     return BadCheckpointError(f'The weights of the model "{name}" are cut off or damaged. Fetch {WEIGHTS_FILE} again.')
+
+
+def changed_since(name: str) -> BadCheckpointError:
+    """The error for a model folder that is no longer what it was when it was listed."""
+    return BadCheckpointError(f'The model "{name}" has changed since this program started. Start it again to use it.')
 
 
 def foreign_weights(name: str) -> BadCheckpointError:
@@ -263,6 +290,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
             found = huggingface_hub.snapshot_download(
                 repo_id, revision=revision, allow_patterns=wanted, local_files_only=True
             )
+            if not all(Path(found, name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE)):  # interrupted before
+                raise LocalEntryNotFoundError("incomplete")
         except LocalEntryNotFoundError:
             found = huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=wanted)
     except HFValidationError as error:

@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from cyclegan.errors import BadImageError, NoFaceError
 from cyclegan.faces import align
-from cyclegan.faces.align import Box
+from cyclegan.faces.align import Box, Change
 from cyclegan.faces.detect import Face, FaceDetector
 from cyclegan.faces.track import LIVE_SIDE, FaceTracker
 from cyclegan.images import check_image
@@ -19,6 +20,9 @@ from cyclegan.zoo import Zoo
 
 Faces = str | int | Sequence[int]
 """Which faces to translate: ``"all"``, ``"largest"``, a position in `Translator.detect`'s list, or several."""
+
+MAX_GUESTS = 12
+"""How many guests there can be at a time: memory is shared by all visitors."""
 
 _MOST_IN_VIDEO = 8  # faces that are followed
 
@@ -63,13 +67,11 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One model applied to one face: its crop of the photo so far, and what became of it."""
+    """One model applied to one face."""
 
     config: ModelConfig
     way_back: Engine
-    matrix: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
+    change: Change
 
 
 class Translator:
@@ -106,6 +108,16 @@ class Translator:
                     config.calibration.get(direction),
                 )
             return self._engines[key]
+
+    def add_guest(self, folder: Path) -> str:
+        """Take a guest into the zoo; where there are too many, the one that was added first makes room.
+
+        Whoever reloads the page leaves guests behind, which nobody can use any more. Raises as `Zoo.add_guest`.
+        """
+        name = self.zoo.add_guest(folder)
+        for oldest in self.zoo.guests[:-MAX_GUESTS]:
+            self.forget(oldest)
+        return name
 
     def forget(self, guest: str) -> None:
         """Remove a guest from the zoo, and its engines."""
@@ -163,11 +175,12 @@ class Translator:
             found = self.detect(photo) if found is None else list(found)
             chosen = [(index, found[index]) for index in choose(faces, len(found))]
 
-        output, translations = photo, []
-        for index, face in chosen:
-            output, translation = self._translate_one(output, index, face, square, chain)
+        changes, translations = [], []
+        for index, face in chosen:  # each in the photo as it was, whatever becomes of its neighbours
+            steps, translation = self._translate_one(photo, index, face, square, chain)
+            changes.append([step.change for step in steps])
             translations.append(translation)
-        return Result(photo, output, translations, time.perf_counter() - started)
+        return Result(photo, align.paste_all(photo, changes), translations, time.perf_counter() - started)
 
     def retouch(self, frame: np.ndarray, model: str, direction: str, faces: Sequence[Face]) -> np.ndarray:
         """The frame (uint8 [H, W, 3]) with these faces translated, as a new picture.
@@ -175,15 +188,16 @@ class Translator:
         For moving pictures: without the way back, half the work of `translate`. Raises as `engine` does.
         """
         config, engine = self.zoo.config(model), self.engine(model, direction)
+        changes = []
         for face in faces:
             matrix = align.photo_to_crop(face.landmarks, config.template, config.image_size)
             before = align.crop(frame, matrix, config.image_size)
-            frame = align.paste(frame, before, engine(before[None])[0], matrix, _keeps_detail(config))
-        return frame
+            changes.append([Change(before, engine(before[None])[0], matrix, _keeps_detail(config))])
+        return align.paste_all(frame, changes)
 
     def _translate_one(
         self, photo: np.ndarray, index: int, face: Face | None, square: Box | None, chain: list[tuple[str, str]]
-    ) -> tuple[np.ndarray, Translation]:
+    ) -> tuple[list[_Step], Translation]:
         steps: list[_Step] = []
         for name, direction in chain:
             config = self.zoo.config(name)
@@ -191,24 +205,25 @@ class Translator:
             if face is not None and config.domains[source(direction)].faces == "mtcnn":
                 matrix = align.photo_to_crop(face.landmarks, config.template, size)
             elif steps:  # a drawing made by the step before lies where that step put it
-                matrix = align.resized(steps[-1].matrix, size / steps[-1].config.image_size)
+                matrix = align.resized(steps[-1].change.matrix, size / steps[-1].config.image_size)
             else:
                 matrix = align.square_to_crop(square or align.centred_square(*photo.shape[:2]), size)
             before = align.crop(photo, matrix, size)
             after = self.engine(name, direction)(before[None])[0]
-            photo = align.paste(photo, before, after, matrix, _keeps_detail(config))
-            steps.append(_Step(config, self.engine(name, reverse(direction)), matrix, before, after))
-        first, last = steps[0], steps[-1]
+            change = Change(before, after, matrix, _keeps_detail(config))
+            photo = align.paste(photo, before, after, matrix, change.detail)
+            steps.append(_Step(config, self.engine(name, reverse(direction)), change))
+        first, last = steps[0].change, steps[-1].change
         reconstruction = _way_back(steps)
-        return photo, Translation(
+        return steps, Translation(
             index=index,
             face=face,
-            box=align.bounding_box(first.matrix, first.config.image_size),
+            box=align.bounding_box(first.matrix, len(first.before)),
             input=first.before,
             translation=last.after,
             reconstruction=reconstruction,
             cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
-            steps=tuple(step.after for step in steps),
+            steps=tuple(step.change.after for step in steps),
         )
 
 
@@ -219,10 +234,10 @@ def _keeps_detail(config: ModelConfig) -> bool:
 
 def _way_back(steps: list[_Step]) -> np.ndarray:
     """Undo the steps, last first, from the final translation to a reconstruction of the first input."""
-    back = steps[-1].way_back(steps[-1].after[None])[0]
+    back = steps[-1].way_back(steps[-1].change.after[None])[0]
     for step, later in zip(reversed(steps[:-1]), reversed(steps[1:]), strict=True):
-        between = align.compose(align.invert(step.matrix), later.matrix)
-        undone = align.paste(step.after, back, back, between, detail=False)
+        between = align.compose(align.invert(step.change.matrix), later.change.matrix)
+        undone = align.paste(step.change.after, back, back, between, detail=False)
         back = step.way_back(undone[None])[0]
     return back
 

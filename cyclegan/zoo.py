@@ -18,6 +18,7 @@ from cyclegan.model import (
     WEIGHTS_FILE,
     CycleGAN,
     ModelConfig,
+    changed_since,
     damaged_weights,
     foreign_weights,
     read_config,
@@ -27,8 +28,6 @@ from cyclegan.networks import Generator, count_macs, count_parameters
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_GUEST_MACS = 80e9
 """Multiply-accumulates per face of the heaviest guest: half as many again as the paper's network at 256 pixels."""
-MAX_GUESTS = 12
-"""How many guests there can be at a time: memory is shared by all visitors."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +83,25 @@ class Zoo:
         return self.entry(name).config
 
     def load(self, name: str) -> CycleGAN:
-        """The model of this name with its weights, in evaluation mode on the CPU; raises as `entry` does."""
+        """The model of this name with its weights, in evaluation mode on the CPU.
+
+        Raises as `entry` does, and BadCheckpointError where the folder has changed since it was listed: half of it
+        would be the old model, and the revision in pictures wrong.
+        """
         entry = self.entry(name)
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = CycleGAN.from_pretrained(entry.folder)
+                model = CycleGAN.from_folder(entry.folder, sha256=entry.sha256)
+                if model.config != entry.config:
+                    raise changed_since(name)
+                self._loaded[name] = model
             return self._loaded[name]
 
     def add_guest(self, folder: Path) -> str:
         """Take in a model that `entries` does not list, under a name that cannot be guessed, which is returned.
 
         Its weights are read at once; the folder may go. Raises BadCheckpointError, also for a model too heavy to be
-        served and when there are MAX_GUESTS already.
+        served.
         """
         shape = read_config(folder).generator
         if shape.blocks > 64 or shape.filters > 1024:  # too heavy even to be counted
@@ -107,13 +113,16 @@ class Zoo:
                 f'The model "{folder.name}" takes {macs / 1e9:.0f} GMAC per face; at most {MAX_GUEST_MACS / 1e9:.0f} '
                 "are accepted."
             )
-        model = CycleGAN.from_pretrained(folder)
+        model = CycleGAN.from_folder(folder, sha256=entry.sha256)
         name = f"guest-{secrets.token_hex(8)}"
         with self._lock:
-            if len(self._guests) >= MAX_GUESTS:
-                raise BadCheckpointError("Too many models have been added by visitors just now. Try again later.")
             self._guests[name], self._loaded[name] = entry, model
         return name
+
+    @property
+    def guests(self) -> list[str]:
+        """The names of all guests, the one added first at the front."""
+        return list(self._guests)
 
     def remove_guest(self, name: str) -> None:
         """Forget a guest; the models of `entries` stay."""

@@ -76,6 +76,9 @@ class FakeTranslator:
     def engine(self, model, direction):
         self.zoo.config(model), check_direction(direction)
 
+    def add_guest(self, folder):
+        return self.zoo.add_guest(folder)
+
     def forget(self, guest):
         self.zoo.remove_guest(guest)
 

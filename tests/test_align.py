@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan.faces.align import (
+    Change,
     Template,
     bounding_box,
     centred_square,
@@ -17,6 +18,7 @@ from cyclegan.faces.align import (
     feather,
     invert,
     paste,
+    paste_all,
     photo_to_crop,
     resized,
     scale_of,
@@ -434,3 +436,48 @@ def test_real_faces_come_back(shared_faces, name):
         within = inside(matrix, size, photo)
         assert np.array_equal(result[~within], photo[~within])
         assert mean_change(photo, result, within) < 2
+
+
+# Several faces
+
+
+def shifted(photo: np.ndarray, centre: tuple[float, float], by: int, size: int = 64) -> Change:
+    """A crop around ``centre`` made lighter or darker."""
+    matrix = turned(centre, size, 1.0, 0)
+    before = crop(photo, matrix, size)
+    return Change(before, (before.astype(int) + by).astype(np.uint8), matrix, detail=False)
+
+
+def test_faces_far_apart_are_pasted_as_if_alone():
+    photo = np.full((200, 300, 3), 120, np.uint8)
+    left, right = shifted(photo, (60, 100), 80), shifted(photo, (200, 100), -80)
+    expected = paste(photo, left.before, left.after, left.matrix, False)
+    expected = paste(expected, right.before, right.after, right.matrix, False)
+    assert np.array_equal(paste_all(photo, [[left], [right]]), expected)
+
+
+def test_neighbours_share_a_pixel_by_how_deep_it_lies_in_their_crops():
+    """Whoever is pasted first: the middle of each face is its own, half way both count alike, and no seam is seen."""
+    photo = np.full((200, 300, 3), 120, np.uint8)
+    left, right = shifted(photo, (120, 100), 80), shifted(photo, (164, 100), -80)
+    result = paste_all(photo, [[left], [right]])
+    assert np.abs(result.astype(int) - paste_all(photo, [[right], [left]])).max() <= 1  # rounding
+    row = result[100, :, 0].astype(int)
+    assert row[125] == 200 and row[159] == 40 and abs(row[142] - 120) <= 2
+    assert (np.diff(row[125:160]) <= 1).all() and np.diff(row[125:160]).min() > -40
+
+
+def test_steps_of_one_face_lie_on_top_of_one_another():
+    photo = np.full((200, 300, 3), 120, np.uint8)
+    first = shifted(photo, (120, 100), 80)
+    second = shifted(paste_all(photo, [[first]]), (120, 100), -30)
+    far = shifted(photo, (250, 60), 0)
+    for others in ([], [[far]]):
+        assert paste_all(photo, [[first, second], *others])[100, 120, 0] == 170
+
+
+def test_no_face_changes_nothing_and_one_beyond_the_photo_neither():
+    photo = texture(100, 100)
+    beyond = shifted(photo, (400, 400), 50)
+    assert np.array_equal(paste_all(photo, []), photo)
+    assert np.array_equal(paste_all(photo, [[beyond], [beyond]]), photo)

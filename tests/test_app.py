@@ -88,8 +88,17 @@ def test_visitors_may_add_models_only_where_nobody_else_comes(monkeypatch):
         assert not parsed(monkeypatch, *public).add_models
         assert parsed(monkeypatch, *public, "--add-models").add_models
     assert not parsed(monkeypatch, "--no-add-models").add_models
+    with monkeypatch.context() as patch:
+        patch.setenv("GRADIO_ROOT_PATH", "/faces")
+        assert parsed(patch).root_path == "/faces" and not parsed(patch).add_models
     monkeypatch.setenv("SPACE_ID", "someone/faces")
     assert not parsed(monkeypatch).add_models
+
+
+def test_a_mistyped_folder_of_models_is_said(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "--checkpoints", str(tmp_path / "typo"))
+    assert "there is no folder" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cyclegan import batch
 from cyclegan.batch import Batch, file_name, gather, pack
-from cyclegan.errors import UnknownDirectionError, UnknownModelError
+from cyclegan.errors import CycleGANError, UnknownDirectionError, UnknownModelError
 from cyclegan.images import encode_png, load_image
 from cyclegan.translator import NO_FACE
 
@@ -146,6 +146,31 @@ def test_no_result_overwrites_another(translator, tmp_path, out):
     assert len({name.casefold() for name in [*outputs, *crops]}) == 4 + 4 * 2 * 3 == len(os.listdir(out)) - 1
 
 
+def test_files_that_are_no_results_are_never_overwritten(translator, tmp_path, out):
+    (a, b) = write(tmp_path, a_png=PHOTO, b_png=PHOTO)
+    write(out, a_png=PHOTO, b_mp4=b"my film")
+    manifest = run(translator, [a, b], out)
+    assert errors(manifest) == {"a.png": "The result would overwrite a.png. Choose another folder with --out."}
+    assert (out / "a.png").read_bytes() == PHOTO and (out / "b.mp4").read_bytes() == b"my film"
+
+
+def test_earlier_results_are(translator, tmp_path, out):
+    paths = write(tmp_path, a_png=PHOTO)
+    run(translator, paths, out, crops=True)
+    before = (out / "a.png").stat().st_mtime_ns
+    assert not errors(run(translator, paths, out, crops=True))
+    assert (out / "a.png").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"name": "My app"}', "[]", "\0"])
+def test_the_manifest_of_something_else_stays(translator, tmp_path, out, content):
+    out.mkdir()
+    (out / "manifest.json").write_text(content)
+    with pytest.raises(CycleGANError, match="of something else. Choose another folder with --out"):
+        run(translator, write(tmp_path, a_png=PHOTO), out)
+    assert (out / "manifest.json").read_text() == content and len(list(out.iterdir())) == 1
+
+
 def test_the_photo_itself_is_never_overwritten(translator, tmp_path):
     manifest = run(translator, write(tmp_path, a_png=PHOTO), tmp_path)
     assert "overwrite a.png" in errors(manifest)["a.png"]
@@ -270,6 +295,16 @@ def test_an_encrypted_zip_says_so(translator, tmp_path, out):
         data[data.index(signature) + at] |= 1
     path.write_bytes(data)
     assert "encrypted" in errors(run(translator, [path], out))["a.png"]
+
+
+def test_a_zip_of_an_unknown_compression_says_so(translator, tmp_path, out):
+    """As Windows makes them for very large files: Deflate64."""
+    path = zipped(tmp_path / "large.zip", ("a.png", PHOTO))
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        struct.pack_into("<H", data, data.index(signature) + at, 9)
+    path.write_bytes(data)
+    assert "compressed in a way that cannot be read" in errors(run(translator, [path], out))["a.png"]
 
 
 def test_zips_in_zips_and_empty_zips_hold_nothing(translator, tmp_path, out):

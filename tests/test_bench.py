@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from helpers import copy_model, draw_photo, identity_model, make_config, texture
+from helpers import copy_model, draw_photo, identity_model, make_config, make_model, texture
 
 from cyclegan import bench, runtime
 from cyclegan.__main__ import main
@@ -54,6 +54,13 @@ def test_bench_measures_every_stage_and_model(run, photo):
 def test_bench_prints_a_table_and_takes_another_size(run, photo):
     code, out, _ = run("bench", "--photo", photo, "--frames", 3, "--size", 128, "--model", "red")
     assert code == 0 and "| red | 128 | f32 |" in out and "median (95th percentile)" in out
+
+
+def test_a_size_that_a_model_cannot_take_is_refused_before_anything_is_measured(run, photo, models):
+    half = make_config("half", generator=GeneratorConfig(filters=4, blocks=1, unshuffle=2))
+    make_model(half).save_pretrained(models / "half")
+    code, out, err = run("bench", "--photo", photo, "--frames", 10**6, "--size", 64, 36, "--model", "half")
+    assert code == 1 and out == "" and err == "half takes sizes divisible by 8 and from 32, not 36.\n"
 
 
 def test_bench_needs_a_face_and_a_known_model(run, photo, tmp_path):

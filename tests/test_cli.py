@@ -182,9 +182,15 @@ def test_a_bad_model_is_named_and_the_others_are_listed(run, checkpoints, here):
 
 
 def test_no_models_yet(run, here):
-    code, out, err = run("models", "--json", models=here / "nowhere")
+    (here / "empty").mkdir()
+    code, out, err = run("models", "--json", models=here / "empty")
     assert code == 0 and json.loads(out) == []
     assert err == "There are no models yet. Train one: python -m train --help\n"
+
+
+def test_a_mistyped_folder_of_models_is_said(run, here):
+    code, _, err = run("models", models=here / "nowhere")
+    assert code == 2 and err.endswith(f'there is no folder "{here / "nowhere"}"\n')
 
 
 # translate

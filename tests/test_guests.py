@@ -11,8 +11,8 @@ from helpers import draw_photo, drawn_landmarks, identity_model, make_config
 from cyclegan import guests
 from cyclegan.errors import BadCheckpointError, UnknownModelError
 from cyclegan.faces.detect import Face
-from cyclegan.translator import Translator
-from cyclegan.zoo import MAX_GUESTS, Zoo
+from cyclegan.translator import MAX_GUESTS, Translator
+from cyclegan.zoo import Zoo
 
 
 @pytest.fixture
@@ -113,13 +113,17 @@ def test_networks_too_heavy_to_serve_are_refused(tmp_path, zoo, monkeypatch):
 
 
 def test_there_is_a_limit_to_hospitality(files, checkpoints):
-    zoo = Zoo(checkpoints)
-    names = [add(zoo, files) for _ in range(MAX_GUESTS)]
-    assert len(set(names)) == MAX_GUESTS
-    with pytest.raises(BadCheckpointError, match="Too many models"):
-        add(zoo, files)
-    zoo.remove_guest(names[0])
-    add(zoo, files)
+    """Whoever came first goes, with its engines: a page that was reloaded leaves guests that nobody can use."""
+    translator = Translator(Zoo(checkpoints), "cpu", engine="torch")
+    with guests.from_files(files.items()) as folder:
+        names = [translator.add_guest(folder) for _ in range(MAX_GUESTS)]
+        assert len(set(names)) == MAX_GUESTS
+        translator.engine(names[0], "A2B")
+        names.append(translator.add_guest(folder))
+    assert translator.zoo.guests == names[1:]
+    with pytest.raises(UnknownModelError):
+        translator.engine(names[0], "A2B")
+    translator.engine(names[1], "A2B")
 
 
 # --- The Hub, as far as it can be tried without it ---

@@ -474,6 +474,13 @@ def test_a_downloaded_model_loads_without_the_hub(hub):
     assert CycleGAN.from_pretrained("someone/tiny").config.title == "First"
 
 
+def test_a_download_that_was_interrupted_is_taken_up_again(hub):
+    CycleGAN.from_pretrained("someone/tiny")
+    (weights,) = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
+    weights.unlink()
+    assert CycleGAN.from_pretrained("someone/tiny").config.title == "First"
+
+
 def test_a_revision_can_be_asked_for(hub):
     assert CycleGAN.from_pretrained("someone/tiny", revision="v2").config.title == "Second"
     assert CycleGAN.from_pretrained("someone/tiny").config.title == "First"

@@ -104,6 +104,19 @@ def test_all_faces_are_translated(translator):
     assert result.seconds > 0
 
 
+def test_in_a_group_every_face_is_seen_as_it_is_in_the_photo(blind):
+    """However close its neighbours are, and whatever became of them."""
+    close = [face_at(200, 60, 260), face_at(290, 80, 250)]
+    together = blind.translate(PHOTO, "red", "A2B", found=close)
+    for index, each in enumerate(together.translations):
+        alone = blind.translate(PHOTO, "red", "A2B", faces=index, found=close).translations[0]
+        assert np.array_equal(each.input, alone.input) and np.array_equal(each.translation, alone.translation)
+    turned_around = blind.translate(PHOTO, "red", "A2B", faces=[1, 0], found=close).output
+    assert np.abs(together.output.astype(int) - turned_around).max() <= 2  # rounding
+    moving = blind.retouch(PHOTO, "red", "A2B", close)
+    assert np.array_equal(moving, together.output)
+
+
 @pytest.mark.parametrize(
     "faces, indices",
     [

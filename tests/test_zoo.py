@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
-from helpers import copy_model, make_config, make_model
+from helpers import TEMPLATE, copy_model, make_config, make_model
 
 from cyclegan.errors import BadCheckpointError, UnknownModelError
 from cyclegan.model import CycleGAN
@@ -109,13 +112,48 @@ def test_asking_for_a_bad_model_says_what_is_wrong_with_it(zoo, ask, name):
     assert str(caught.value) == PROBLEMS[name]
 
 
-def test_weights_damaged_after_the_start(checkpoints, tmp_path):
+@pytest.mark.parametrize("what", ["other weights", "junk", "other config"])
+def test_a_model_that_changed_after_the_start_is_not_served_half_old_half_new(checkpoints, tmp_path, what):
     folder = copy_model(checkpoints / "same", tmp_path / "same")
     zoo = Zoo(tmp_path)
-    (folder / "model.safetensors").write_bytes(b"junk")
+    if what == "other config":
+        CycleGAN(make_config("same", title="Another")).save_pretrained(tmp_path / "new")
+        (tmp_path / "new" / "config.json").replace(folder / "config.json")
+    else:
+        other = (checkpoints / "red" / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(other if what == "other weights" else b"junk")
     with pytest.raises(BadCheckpointError) as caught:
         zoo.load("same")
-    assert str(caught.value) == PROBLEMS["cut"].replace("cut", "same", 1)
+    assert str(caught.value) == ('The model "same" has changed since this program started. Start it again to use it.')
+
+
+def test_a_model_that_vanished_after_the_start_is_not_looked_for_elsewhere(checkpoints, tmp_path, monkeypatch):
+    copy_model(checkpoints / "same", tmp_path / "models" / "same")
+    monkeypatch.chdir(tmp_path)
+    zoo = Zoo(Path("models"))  # which could be a name on the Hub
+    shutil.rmtree("models/same")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("The Hub was asked."))
+    with pytest.raises(BadCheckpointError, match='The model "same" has no config.json'):
+        zoo.load("same")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"scale": 1.0', '"scale": 1' + 400 * "0"),
+        ('"metrics": {}', '"metrics": {"A2B": {"flip_rate": 1' + 400 * "0" + "}}"),
+    ],
+    ids=["scale", "flip rate"],
+)
+def test_absurd_numbers_in_one_config_stop_no_other_model(checkpoints, tmp_path, old, new):
+    copy_model(checkpoints / "red", tmp_path / "red")
+    make_model(make_config("odd", template=replace(TEMPLATE, scale=1.0), metrics={})).save_pretrained(tmp_path / "odd")
+    config = tmp_path / "odd" / "config.json"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    zoo = Zoo(tmp_path)
+    assert list(zoo.entries) == ["red"] and "is not ours" in zoo.problems["odd"]
 
 
 @pytest.mark.parametrize("make", [lambda path: path, lambda path: path.mkdir(), lambda path: path.write_text("file")])
@@ -153,7 +191,7 @@ def test_rows_describe_the_models(zoo, mixed):
 
 
 def test_rows_are_json_and_hold_no_path(zoo, mixed):
-    text = json.dumps(zoo.describe())
+    text = json.dumps(zoo.describe(), allow_nan=False)
     assert json.loads(text) == zoo.describe()
     assert str(mixed) not in text
 
@@ -166,8 +204,10 @@ def test_changing_a_row_changes_no_model(zoo):
 def test_many_threads_load_a_model_once(checkpoints, monkeypatch):
     zoo = Zoo(checkpoints)
     reads = []
-    from_pretrained = CycleGAN.from_pretrained
-    monkeypatch.setattr(CycleGAN, "from_pretrained", lambda folder: reads.append(folder) or from_pretrained(folder))
+    from_folder = CycleGAN.from_folder
+    monkeypatch.setattr(
+        CycleGAN, "from_folder", lambda folder, **how: reads.append(folder) or from_folder(folder, **how)
+    )
     start = threading.Barrier(8)
 
     def load(_):

@@ -4,6 +4,7 @@ Points are (x, y) in pixels with pixel centres at whole numbers, as OpenCV has t
 similarity matrix ``photo_to_crop``, float64 [2, 3]: ``crop_xy = M[:, :2] @ photo_xy + M[:, 2]``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,7 @@ Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels of the photo; right and bottom lie outside."""
 
 _FEATHER = 0.16  # width of the soft edge as a share of the crop: wide enough that no seam shows on skin
+_NEARER = 4  # power of the masks by which overlapping crops share a pixel: mostly to the one it lies deeper in
 _KEEP, _REPLACE = 8.0, 40.0  # grey levels of change below which the photo's detail stays, above which it goes
 
 
@@ -148,6 +150,62 @@ def feather(size: int) -> np.ndarray:
     ramp = np.clip(distance, 0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)
     return np.outer(ramp, ramp).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A crop and what became of it."""
+
+    before: np.ndarray
+    """uint8 [S, S, 3]."""
+    after: np.ndarray
+    """uint8 [S, S, 3]."""
+    matrix: np.ndarray
+    """``photo_to_crop``."""
+    detail: bool
+    """As for `paste`."""
+
+
+def paste_all(photo: np.ndarray, faces: Sequence[Sequence[Change]]) -> np.ndarray:
+    """Put the changed crops of several faces back, for each face one on top of the other: photo uint8 [H, W, 3] -> a
+    new photo.
+
+    The order of the faces does not matter: where their crops overlap, each has its share of the change, the larger the
+    deeper a pixel lies in its crop.
+    """
+    changed = []
+    for face in faces:
+        alone = photo
+        for change in face:
+            alone = paste(alone, change.before, change.after, change.matrix, change.detail)
+        changed.append(alone)
+    if len(changed) == 1:
+        return changed[0]
+    height, width = photo.shape[:2]
+    depths = [_depth(face, height, width) for face in faces]
+    total = np.zeros((height, width), np.float32)
+    for (rows, columns), depth in depths:
+        total[rows, columns] += depth
+    result = photo.copy()
+    for alone, ((rows, columns), depth) in zip(changed, depths, strict=True):
+        share = (depth / np.maximum(total[rows, columns], 1e-12))[..., None]
+        change = alone[rows, columns].astype(np.float32) - photo[rows, columns]
+        result[rows, columns] = np.clip(np.rint(result[rows, columns] + share * change), 0, 255).astype(np.uint8)
+    return result
+
+
+def _depth(face: Sequence[Change], height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray]:
+    """(part of the photo, float32 [h, w] in it): how deep each pixel lies in the crops of a face, 0 at their border."""
+    boxes = np.array([bounding_box(change.matrix, len(change.before)) for change in face])
+    (left, top), (right, bottom) = np.floor(boxes[:, :2].min(0)), np.ceil(boxes[:, 2:].max(0))
+    x0, x1 = (int(np.clip(x, 0, width)) for x in (left, right))
+    y0, y1 = (int(np.clip(y, 0, height)) for y in (top, bottom))
+    depth = np.zeros((y1 - y0, x1 - x0), np.float32)
+    for change in face if depth.size else ():
+        to_region = compose(invert(change.matrix), np.array([[1.0, 0, -x0], [0, 1.0, -y0]]))
+        mask = cv2.warpAffine(feather(len(change.before)), to_region, depth.shape[::-1], flags=cv2.INTER_LINEAR)
+        np.maximum(depth, mask**_NEARER, out=depth)
+    return (slice(y0, y1), slice(x0, x1)), depth
 
 
 def paste(photo: np.ndarray, before: np.ndarray, after: np.ndarray, matrix: np.ndarray, detail: bool) -> np.ndarray:

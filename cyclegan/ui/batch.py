@@ -1,11 +1,14 @@
 """The Batch tab: many photos, zips and videos at once; a zip of results out."""
 
 import html
+import os
 import secrets
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -88,12 +91,13 @@ def results(
     The zip is one of the files of ``component`` and goes with them. Raises BadImageError without files or with too
     many, and as `Batch` does.
     """
-    sources = gather([file.path for file in files or []], [file.name for file in files or []])
-    if not sources:
-        raise BadImageError(_NO_FILES)
-    if len(sources) > MAX_FILES:
-        raise BadImageError(f"These are {len(sources)} files; at most {MAX_FILES} are taken at once.")
     with tempfile.TemporaryDirectory() as folder:
+        kept = [_kept(file.path, Path(folder) / str(number)) for number, file in enumerate(files or [])]
+        sources = gather(kept, [file.name for file in files or []])
+        if not sources:
+            raise BadImageError(_NO_FILES)
+        if len(sources) > MAX_FILES:
+            raise BadImageError(f"These are {len(sources)} files; at most {MAX_FILES} are taken at once.")
         out = Path(folder) / "results"
         batch = Batch(translator, sources, out, chain, faces, max_seconds=MAX_SECONDS, max_bytes=MAX_RESULTS)
         for progress in batch.run():
@@ -110,6 +114,16 @@ def results(
     yield batch, None, str(target)
 
 
+def _kept(upload: str, to: Path) -> Path:
+    """An upload under a second name of its own: its first is deleted within the hour, and its turn may come later."""
+    try:
+        os.link(upload, to)
+    except OSError:  # another disk, or a disk that knows no links
+        with suppress(FileNotFoundError):  # which is said when its turn comes
+            shutil.copyfile(upload, to)
+    return to
+
+
 def batch_tab(translator: Translator) -> None:
     """Build the tab inside the Blocks being built."""
     zoo = translator.zoo
@@ -122,7 +136,7 @@ def batch_tab(translator: Translator) -> None:
         return [(label, direction) for direction, label in zoo.config(model).directions.items()]
 
     # --- Layout ---
-    running = gr.State(None, time_to_live=3600)
+    running = gr.State(None)
     with gr.Row(elem_id="batch-tab"):
         with gr.Column(scale=4, min_width=300, elem_id="batch-ask"):
             files = FilesInput(label="Photos, videos or zips", file_count="multiple", height=220, elem_id="batch-files")

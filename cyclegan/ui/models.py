@@ -55,7 +55,8 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _ADD = """
 <h2>Add a model for this visit</h2>
 <p>From the Hugging Face Hub, or the files of a model folder (<code>config.json</code>, <code>model.safetensors</code>
-and, if there is one, <code>README.md</code>). Only you can use it, on the Photo tab, until you close the page.</p>
+and, if there is one, <code>README.md</code>). Only you can use it, on the Photo tab, until you close the page or
+somebody adds many others.</p>
 """
 
 
@@ -91,7 +92,7 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
         if len(names) >= _MOST:
             raise BadCheckpointError(f"You have added {_MOST} models, which is the most for one visit.")
         with source as folder:
-            name = zoo.add_guest(folder)
+            name = translator.add_guest(folder)
             cards = [*cards, _card(zoo.entry(name), folder)]
         names = [*names, name]
         gr.Info(plain(f"“{zoo.config(name).title}” can now be chosen on the Photo tab."))

@@ -3,11 +3,13 @@
 import itertools
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from gradio.exceptions import InvalidPathError
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from cyclegan.faces.detect import Face
@@ -21,6 +23,7 @@ from cyclegan.ui.limits import BodyLimit, PublicOnly, give_memory_back
 from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
+from cyclegan.ui.sweep import keep_swept
 from cyclegan.ui.theme import CSS, THEME
 
 log = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
 def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
     give_memory_back()
+    keep_swept(Path(get_upload_folder()), *_DELETE)
     public = {function.api_name for function in demo.fns.values() if function.api_visibility == "public"}
     return demo.launch(
         theme=THEME,

@@ -19,7 +19,8 @@ from cyclegan.ui.results import EMPTY, Chain, compare, gallery, title_of, visit
 
 NO_MODELS = """
 ## No model yet
-Put a model folder (`config.json` and `model.safetensors`) into `checkpoints/` and restart, or train one:
+Put a model folder (`config.json` and `model.safetensors`) into `checkpoints/`, or into the folder that
+`--checkpoints` names, and restart. Or train one:
 `python -m train --help` shows how.
 """
 
