@@ -190,7 +190,7 @@ def test_no_models_yet(run, here):
 
 def test_a_mistyped_folder_of_models_is_said(run, here):
     code, _, err = run("models", models=here / "nowhere")
-    assert code == 2 and err.endswith(f'there is no folder "{here / "nowhere"}"\n')
+    assert code == 2 and err.endswith('there is no folder "nowhere"\n')
 
 
 # translate
@@ -230,7 +230,7 @@ def test_results_say_that_they_are_generated(run):
     for name in files():
         text = Image.open(Path("results") / name).text
         if ".input." in name:  # a part of the photo itself
-            assert not text
+            assert text == {"Software": "cyclegan"}
             continue
         assert text["Comment"] == "AI-generated" and text["Software"] == "cyclegan"
         assert (text["Model"], text["Direction"]) == ("red", "A2B (Change)") and len(text["Revision"]) == 12
