@@ -14,7 +14,7 @@ from cyclegan.faces.align import Box, Change
 from cyclegan.faces.detect import Face, FaceDetector
 from cyclegan.faces.track import LIVE_SIDE, FaceTracker
 from cyclegan.images import check_image
-from cyclegan.model import ModelConfig, check_direction, reverse, source
+from cyclegan.model import ModelConfig, check_direction, reverse, source, target
 from cyclegan.runtime import Engine, make_engine, resolve_device
 from cyclegan.zoo import Zoo
 
@@ -199,11 +199,15 @@ class Translator:
         self, photo: np.ndarray, index: int, face: Face | None, square: Box | None, chain: list[tuple[str, str]]
     ) -> tuple[list[_Step], Translation]:
         steps: list[_Step] = []
+        aligned_by, is_new = face, False
         for name, direction in chain:
             config = self.zoo.config(name)
             size = config.image_size
-            if face is not None and config.domains[source(direction)].faces == "mtcnn":
-                matrix = align.photo_to_crop(face.landmarks, config.template, size)
+            wants, gives = (config.domains[of(direction)].faces for of in (source, target))
+            if is_new and wants == "mtcnn":
+                aligned_by = self._face_within(photo, steps[-1].change)
+            if aligned_by is not None and wants == "mtcnn":
+                matrix = align.photo_to_crop(aligned_by.landmarks, config.template, size)
             elif steps:  # a drawing made by the step before lies where that step put it
                 matrix = align.resized(steps[-1].change.matrix, size / steps[-1].config.image_size)
             else:
@@ -213,6 +217,7 @@ class Translator:
             change = Change(before, after, matrix, _keeps_detail(config))
             photo = align.paste(photo, before, after, matrix, change.detail)
             steps.append(_Step(config, self.engine(name, reverse(direction)), change))
+            is_new = aligned_by is None and (wants, gives) == ("square", "mtcnn")  # the face of somebody drawn
         first, last = steps[0].change, steps[-1].change
         reconstruction = _way_back(steps)
         return steps, Translation(
@@ -225,6 +230,14 @@ class Translator:
             cycle_l1=float(np.abs(first.before.astype(np.float32) - reconstruction).mean() / 255),
             steps=tuple(step.change.after for step in steps),
         )
+
+    def _face_within(self, photo: np.ndarray, change: Change) -> Face | None:
+        """The largest face whose middle lies in a crop of the photo, if one is found there."""
+        for face in self.detect(photo):
+            middle = change.matrix[:, :2] @ face.landmarks.mean(0) + change.matrix[:, 2]
+            if (0 <= middle).all() and (middle < len(change.after)).all():
+                return face
+        return None
 
 
 def _keeps_detail(config: ModelConfig) -> bool:

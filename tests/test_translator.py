@@ -340,6 +340,18 @@ def test_a_chain_that_starts_from_a_drawing(blind):
     assert redness(result.output[40:80, 40:80]) > redness(drawing[40:80, 40:80]) + 60
 
 
+def test_a_face_made_of_a_drawing_is_aligned_for_the_next_model(translator):
+    """As if somebody had saved the first result, and opened it anew."""
+    drawing = draw_photo((150, 90, 230))
+    made = translator.translate(drawing, "sketch", "B2A")
+    opened = translator.translate(made.output, "red", "A2B").translations[0]
+    (chained,) = translator.translate(drawing, "sketch", "B2A", then=[("red", "A2B")]).translations
+    assert chained.face is None and np.array_equal(chained.translation, opened.translation)
+    # Where there is no face after all, the crop stays where it was.
+    plain = translator.translate(texture(200, 200), "sketch", "B2A", then=[("red", "A2B")])
+    assert redness(plain.output[60:140, 60:140]) > redness(texture(200, 200)[60:140, 60:140]) + 60
+
+
 # Mistakes are found before any work is done
 
 
