@@ -99,7 +99,7 @@ class ModelConfig:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Held-out figures, each under a name that says what and on how many images."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How the weights were made: recipe, pairs seen, seconds, seed, command."""
+    """How the weights were made: recipe, pairs seen, hours, a digest of the images' names, command."""
 
     def __post_init__(self):
         step = self.generator.step

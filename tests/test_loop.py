@@ -171,6 +171,7 @@ def test_the_snapshot_says_what_it_is(finished):
     assert config.directions == {"A2B": "Light up", "B2A": "Dim"}
     assert (config.image_size, config.generator) == (16, tiny_config().generator)
     hours = config.training.pop("hours")
+    assert config.training.pop("images") == state_of(finished)["sources"]["images"]
     assert config.training == {"recipe": tiny_config().to_json(), "pairs": 24} and 0 <= hours < 0.1
 
 
@@ -471,6 +472,15 @@ def test_a_new_run_takes_no_other_models_place(data, finished, tmp_path):
         "move that one away."
     )
     assert (model / "model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_takes_no_other_models_place_either(data, finished, tmp_path):
+    other = tmp_path / "other"
+    fit(tiny_config(), write_domains(tmp_path / "data", 6), other, other / "model", ABOUT)
+    before = (other / "model" / "config.json").read_bytes()
+    with pytest.raises(TrainingError, match="model holds a model of other images. Choose another --model."):
+        fit(tiny_config(), data, finished, other / "model", replace(ABOUT, title="Mine"))
+    assert (other / "model" / "config.json").read_bytes() == before
 
 
 def test_a_model_in_its_own_run_directory_is_in_nobodys_way(data, finished, tmp_path):

@@ -95,8 +95,6 @@ def _fit(
         raise TrainingError("distill needs a teacher: python -m train distill --help")
     if teacher and teacher.resolve() == model_folder.resolve():
         raise TrainingError(f"The student would take the place of its teacher, {teacher}. Choose another --model.")
-    if is_new := not (run / STATE_FILE).exists():
-        check_free(model_folder, run)
     if config.compile and not can_compile():
         warn(
             "There is no C++ compiler, or no Python.h, so networks are not compiled, and training is slower. Install "
@@ -115,6 +113,8 @@ def _fit(
     height, width = config.shape(config.image_size)
     pairs_data = Pairs.load(data, height, width, config.generator.channels, config.validation, config.seed, device)
     epoch = max(len(pairs_data.A), len(pairs_data.B))
+    is_new = not (run / STATE_FILE).exists()
+    check_free(model_folder, run, is_new, pairs_data.digest)
 
     nets = Networks.build(config, device)
     if init is not None and is_new:
@@ -194,6 +194,7 @@ def _fit(
         state |= dict(zip(COUNTERS, (pairs, steps, seconds, variety, height), strict=True))
         save_state(run, state | {"processes": processes, "config": config.to_json(), "sources": sources})
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
+        trained |= {"images": pairs_data.digest}
         trained |= {"command": about.command} if about.command else {}
         trained |= {"started_from": init.name} if init else {}
         trained |= {"teacher": teacher.name} if teacher else {}
@@ -472,14 +473,20 @@ def set_random_states(buffer_rng: torch.Generator, states: dict[str, Tensor], de
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
-def check_free(model_folder: Path, run: Path) -> None:
-    """Raise TrainingError when a new run would take the place of a model that is not its own."""
-    ours = run.resolve() in model_folder.resolve().parents
-    if not ours and (model_folder / CONFIG_FILE).exists():
+def check_free(model_folder: Path, run: Path, is_new: bool, images: str) -> None:
+    """Raise TrainingError when a run would take the place of a model that is not its own.
+
+    ``images`` is the digest of those it trains on.
+    """
+    if run.resolve() in model_folder.resolve().parents or not (model_folder / CONFIG_FILE).exists():
+        return
+    if is_new:
         raise TrainingError(
             f"{model_folder} holds a model already, and {run} has no state to continue. Choose another --model, or "
             "move that one away."
         )
+    if read_config(model_folder).training.get("images") not in (None, images):
+        raise TrainingError(f"{model_folder} holds a model of other images. Choose another --model.")
 
 
 def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, run: Path) -> None:
