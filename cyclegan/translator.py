@@ -203,6 +203,9 @@ class Translator:
         for name, direction in chain:
             config = self.zoo.config(name)
             size = config.image_size
+            if steps:  # the photo so far, which only a further step needs
+                made = steps[-1].change
+                photo = align.paste(photo, made.before, made.after, made.matrix, made.detail)
             wants, gives = (config.domains[of(direction)].faces for of in (source, target))
             if is_new and wants == "mtcnn":
                 aligned_by = self._face_within(photo, steps[-1].change)
@@ -215,7 +218,6 @@ class Translator:
             before = align.crop(photo, matrix, size)
             after = self.engine(name, direction)(before[None])[0]
             change = Change(before, after, matrix, _keeps_detail(config))
-            photo = align.paste(photo, before, after, matrix, change.detail)
             steps.append(_Step(config, self.engine(name, reverse(direction)), change))
             is_new = aligned_by is None and (wants, gives) == ("square", "mtcnn")  # the face of somebody drawn
         first, last = steps[0].change, steps[-1].change

@@ -15,7 +15,7 @@ from statistics import median
 from moving import film, write_camera
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
-from served import ROOT, page
+from served import CHROMIUM_FLAGS, CHROMIUM_NAMES, ROOT, page
 
 sys.path.insert(0, str(ROOT))  # as pytest does
 
@@ -24,7 +24,6 @@ from cyclegan.faces.detect import FaceDetector  # noqa: E402
 from cyclegan.images import load_image  # noqa: E402
 from cyclegan.model import read_config  # noqa: E402
 
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SETTLED = 10  # seconds until frames have found their size
 
 
@@ -38,10 +37,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temp, sync_playwright() as playwright:
         folder = Path(temp)
         camera = write_camera(folder / "camera.mjpeg", film(*_portrait()))
-        flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
         executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
         chromium = playwright.chromium.launch(
-            executable_path=executable, args=[*flags, f"--use-file-for-fake-video-capture={camera}"]
+            executable_path=executable, args=[*CHROMIUM_FLAGS, f"--use-file-for-fake-video-capture={camera}"]
         )
         with page(folder, "--checkpoints", str(ROOT / "checkpoints")) as server:
             tabs = [_watch(chromium.new_page(), server.url, args.model) for _ in range(args.viewers)]

@@ -15,11 +15,9 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parents[1]))  # for fake_translator, when only this folder is run
 
 from fake_translator import FakeTranslator
+from served import CHROMIUM_FLAGS, CHROMIUM_NAMES
 
 from cyclegan.ui import build_demo, launch
-
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 
 
 def missing(reason: str):
@@ -44,7 +42,7 @@ def open_chromium():
         browsers = []
 
         def open_chromium(*flags: str):
-            browsers.append(playwright.chromium.launch(executable_path=executable, args=[*FLAGS, *flags]))
+            browsers.append(playwright.chromium.launch(executable_path=executable, args=[*CHROMIUM_FLAGS, *flags]))
             return browsers[-1]
 
         yield open_chromium
