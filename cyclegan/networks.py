@@ -47,6 +47,10 @@ class GeneratorConfig:
     """Work at 1/2 or 1/4 of the image's size on its pixels rearranged into channels (Shi et al. 2016, section 3): each
     weight reaches further, and nothing is lost on the way in. Out come coarse colours and mask, enlarged, and what
     each pixel differs from them, 0 at first: painted pixel by pixel alone, colours would show a grid."""
+    skip: bool = False
+    """A long skip connection (Ronneberger et al. 2015): the last layers see the input itself beside what was decoded,
+    and can filter it where it stands: smooth skin, take away grain and lines. What was decoded alone has been through
+    1/4 of the size."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
@@ -59,6 +63,8 @@ class GeneratorConfig:
         sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.unshuffle, self.reduce)
         if any(type(size) is not int for size in sizes):
             raise ValueError("filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers.")
+        if type(self.skip) is not bool:
+            raise ValueError("skip must be true or false.")
         if type(self.detail) is not bool or not (self.detail or self.mask):
             raise ValueError("detail must be true or, for a generator with a mask, false.")
         if self.filters < 1 or self.blocks < 0 or self.channels < 1:
@@ -203,7 +209,12 @@ class Generator(nn.Module):
         self.up = nn.Sequential(*(self._up(width << (i + 1), width << i) for i in reversed(range(stages))))
         self._coarse = channels + 1 if config.mask else channels
         self._fine = channels * unshuffle**2 if unshuffle > 1 else 0
-        last = convolution(width, (self._coarse + self._fine) * stem**2, kernel)
+        # Without a norm, which would take away the contrast of what it sees.
+        seen = width + width // 2 if config.skip else width
+        self.join = None
+        if config.skip:
+            self.join = nn.Sequential(convolution(width + folded, seen, 3), nn.ReLU(inplace=True))
+        last = convolution(seen, (self._coarse + self._fine) * stem**2, kernel)
         self.head = nn.Sequential(last, nn.PixelShuffle(stem))
         self.apply(initialise)
         with torch.no_grad():
@@ -217,7 +228,7 @@ class Generator(nn.Module):
 
     def decoder_layers(self) -> list[nn.Module]:
         """The layers after the residual blocks, first to last."""
-        return [*self.up, self.head]
+        return [*self.up, *([] if self.join is None else [self.join]), self.head]
 
     def paint(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (RGB in [-1, 1], alpha in [0, 1] or None) before blending; alpha is [B, 1, H, W]."""
@@ -229,7 +240,10 @@ class Generator(nn.Module):
             )
         small = x if self.config.reduce == 1 else F.avg_pool2d(x, self.config.reduce)
         # Colours leave in float32 whatever precision the layers ran in: half precision would band smooth skin.
-        y = self.head(self.up(self.body(self.down(self.stem(small))))).float()
+        y = self.up(self.body(self.down(self.stem(small))))
+        if self.join is not None:
+            y = self.join(torch.cat([y, self.stem[0](small)], dim=1))
+        y = self.head(y).float()
         y, fine = y.split((self._coarse, self._fine), dim=1)
         y = enlarge(y, self.config.unshuffle)
         rgb, alpha = (y[:, :-1], torch.sigmoid(y[:, -1:])) if self.config.mask else (y, None)

@@ -54,11 +54,7 @@ def small(**changes) -> GeneratorConfig:
         ({"epochs": -1.0}, "Hours and epochs must be positive."),
         ({"hours": 1.0, "start_epoch": 2.0}, "start_epoch needs a length in epochs or pairs, not in hours."),
         ({"mask_area": 0.2}, "mask_area needs a generator with a mask. Leave out --no-mask, or add --mask-area 0."),
-        (
-            {"mask_outside": 0.2},
-            "mask_outside needs a generator with a mask. Leave out --no-mask, or add --mask-outside 0.",
-        ),
-        ({"mask_outside": -0.2, "generator": small(mask=True)}, NEGATIVE),
+        ({"keep_outside": -0.2}, NEGATIVE),
         (
             {"stages": ((28, 0.0),), "generator": small(reduce=2)},
             "Image sizes must be divisible by 8 (4 x unshuffle 1 x reduce 2) and from 32 to 1024.",

@@ -199,7 +199,7 @@ def test_a_reduced_generator_is_trained_on_small_images_and_serves_large_ones(tm
 
 
 def test_what_lies_outside_the_face_needs_to_be_known(data, tmp_path):
-    config = tiny_config(generator=MASKED, mask_outside=1.0)
+    config = tiny_config(keep_outside=1.0)
     with pytest.raises(TrainingError, match="aligned faces"):
         fit(config, data, tmp_path / "run", tmp_path / "model", ABOUT)
 
@@ -922,8 +922,9 @@ def test_images_need_not_be_square(tmp_path):
 
 @pytest.mark.parametrize(("stem", "unshuffle"), [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("mask", [False, True])
-def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, unshuffle, mask):
-    shape = GeneratorConfig(filters=4, blocks=1, stem=stem, unshuffle=unshuffle, mask=mask, channels=1)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_generator_of_grey_images_becomes_one_that_looks_at_luma_and_paints_grey(stem, unshuffle, mask, skip):
+    shape = GeneratorConfig(filters=4, blocks=1, stem=stem, unshuffle=unshuffle, mask=mask, skip=skip, channels=1)
     grey = Generator(shape).eval()
     with torch.no_grad():
         torch.nn.init.normal_(grey.head[0].weight)

@@ -111,6 +111,17 @@ def test_a_mask_pays_for_the_area_that_is_missing_and_for_nothing_more():
     assert (alpha.grad < 0).all()
 
 
+def test_a_change_outside_the_face_pays_for_what_exceeds_a_twentieth_of_the_range():
+    outside = torch.tensor([[True, True], [True, False]])
+    real = torch.zeros(2, 3, 2, 2)
+    fake = real.clone()
+    fake[0, :, 0, 0] = torch.tensor([0.9, -0.3, 0.0])  # 0.4 per channel, 0.3 too many
+    fake[0, :, 0, 1] = 0.1  # free
+    fake[1, :, 1, 1] = 1.0  # in the face
+    assert losses.change_outside(fake, real, outside).item() == pytest.approx(0.3 / (3 * 2))
+    assert losses.change_outside(real, real, outside).item() == 0
+
+
 def test_a_student_pays_the_mean_absolute_distance_to_its_teacher():
     taught = torch.zeros(2, 3, 4, 5)
     fake = taught.clone()

@@ -25,6 +25,7 @@ UNSHUFFLED = [
     replace(TINY, unshuffle=factor, stem=stem, mask=mask)
     for factor, stem, mask in ((2, 1, False), (2, 2, True), (4, 1, True))
 ]
+UNSHUFFLED.append(replace(UNSHUFFLED[-1], skip=True))
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -202,6 +203,26 @@ def test_an_unshuffled_network_costs_little_more_than_one_for_images_so_much_sma
     assert count_macs(small, 64, 64) < folded < 1.5 * count_macs(small, 64, 64) < 0.4 * full
 
 
+@pytest.mark.parametrize("config", [TINY, replace(TINY, stem=2), replace(TINY, unshuffle=2), replace(TINY, reduce=2)])
+def test_with_a_skip_the_paint_follows_the_input_where_it_stands(config):
+    config = replace(config, skip=True)
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    marked = x.clone()
+    marked[..., 32:34, 32:34] *= -1
+    for skip in (True, False):
+        generator = Generator(replace(config, skip=skip, detail=True))
+        with torch.no_grad():  # what was decoded says nothing
+            for layer in generator.body[0], generator.up:
+                for weight in layer.parameters():
+                    weight.zero_()
+            generator.head[0].weight.normal_()
+            moved = (generator.paint(marked)[0] - generator.paint(x)[0]).abs().amax((0, 1))
+        if skip:
+            assert moved[32:34, 32:34].min() > 0 and moved[:8].max() == 0 and moved[-8:].max() == 0
+        elif config.reduce == 1:
+            assert moved.max() == 0
+
+
 @pytest.mark.parametrize("reduce", [2, 4])
 def test_a_reduced_network_paints_what_the_small_one_would_and_keeps_the_detail(reduce):
     small = Generator(replace(TINY, mask=True))
@@ -313,6 +334,7 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
         ({"filters": 64.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
         ({"blocks": "9"}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"skip": 1}, "skip must be true or false."),
         ({"detail": False}, "detail must be true or, for a generator with a mask, false."),
         ({"detail": 0, "mask": True}, "detail must be true or, for a generator with a mask, false."),
         ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
@@ -447,6 +469,11 @@ def test_the_fast_neural_style_network_layer_by_layer():
         ("Conv2d", 64, 32, 3, 1),
         ("Conv2d", 32, 3, 9, 1),
     ]
+
+
+def test_with_a_skip_what_joins_it_belongs_to_the_decoder():
+    generator = Generator(replace(TINY, skip=True))
+    assert generator.decoder_layers() == [*generator.up, generator.join, generator.head]
 
 
 @pytest.mark.parametrize(("stem", "layers"), [(1, 3), (2, 2), (4, 1)])

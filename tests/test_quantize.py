@@ -16,7 +16,7 @@ from cyclegan.networks import Generator, GeneratorConfig
 from cyclegan.quantize import calibrate, quantized
 from cyclegan.runtime import available_precision, make_engine
 
-CONFIG = GeneratorConfig(filters=8, blocks=2, mask=True)
+CONFIG = GeneratorConfig(filters=8, blocks=2, mask=True, skip=True)
 PICTURES = np.stack([np.rint(np.roll(texture(48, 48), 5 * i, 1)).astype(np.uint8) for i in range(4)])
 
 

@@ -205,7 +205,7 @@ _TRAIN_FLAGS = {
     "identity_end": float,
     "distill": float,
     "mask_area": float,
-    "mask_outside": float,
+    "keep_outside": float,
     "r1": float,
     "noise": float,
     "buffer": int,
@@ -222,7 +222,7 @@ _GENERATOR_FLAGS = {
     "filters": int, "blocks": int, "stem": int, "kernel": int, "upsample": str, "norm": str, "dropout": float,
     "unshuffle": int, "reduce": int,
 }  # fmt: skip
-_GENERATOR_SWITCHES = ("mask", "detail", "separable")
+_GENERATOR_SWITCHES = ("mask", "skip", "detail", "separable")
 _DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int, "unshuffle": int}
 
 

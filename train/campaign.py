@@ -27,34 +27,27 @@ class Task:
     about: About
     share: float
     """Of the time."""
-    reduce: bool = False
-    """Skin is painted anew, and no fine lines: trained at half of the size served, where the photograph's own detail is
-    put back."""
     redraw: bool = False
-    """Everything changes, shapes too: without a mask, by generators at full resolution, whose large areas show no grid;
-    colours are held by cycles and at first by identity loss. Discriminators, which soon tell drawings from photographs,
+    """Everything changes, shapes too: without mask and skip, by generators at full resolution, whose large areas show no
+    grid; colours are held by cycles and at first by identity loss. Discriminators, which soon tell drawings from photographs,
     learn little faster than generators."""
-    mask_outside: float = 0.0
+    keep_outside: float = 0.0
     """As in `TrainConfig`."""
 
     def config(self, recipe: str, hours: float) -> TrainConfig:
         """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
-        config = replace(recipes.recipe(recipe), hours=hours, mask_outside=self.mask_outside)
+        config = replace(recipes.recipe(recipe), hours=hours, keep_outside=self.keep_outside)
         G, D = config.generator, config.discriminator
-        if self.reduce:
-            G, D = replace(G, unshuffle=1, reduce=2), replace(D, unshuffle=1)
         if self.redraw:
-            G, D = replace(G, unshuffle=1, mask=False), replace(D, unshuffle=2)
+            G, D = replace(G, unshuffle=1, mask=False, skip=False), replace(D, unshuffle=2)
             config = replace(config, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
         return replace(config, generator=G, discriminator=D)
 
     def flags(self) -> list[str]:
         """What `config` does to a recipe, as options of `fit`."""
-        words = ["--mask-outside", f"{self.mask_outside:g}"] if self.mask_outside else []
-        if self.reduce:
-            words += ["--unshuffle", "1", "--reduce", "2"]
+        words = ["--keep-outside", f"{self.keep_outside:g}"] if self.keep_outside else []
         if self.redraw:
-            words += ["--unshuffle", "1", "--D-unshuffle", "2", "--no-mask", "--mask-area", "0"]
+            words += ["--unshuffle", "1", "--D-unshuffle", "2", "--no-mask", "--no-skip", "--mask-area", "0"]
             words += ["--identity", "1", "--identity-end", "0", "--cycle", "10", "--lr-ratio", "1.5"]
         return words
 
@@ -76,7 +69,7 @@ TASKS = {
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
             f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            reduce=True,
+            keep_outside=5.0,
         ),
         _task(
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
@@ -87,12 +80,12 @@ TASKS = {
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
             "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
-            mask_outside=2.0,
+            keep_outside=10.0,
         ),
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
             f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            reduce=True,
+            keep_outside=5.0,
         ),
     )
 }  # fmt: skip

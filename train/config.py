@@ -115,8 +115,9 @@ class TrainConfig:
     """Weight of the distance to a teacher's translations."""
     mask_area: float = 0.0
     """Least share of the image a generator's mask must cover on average, falling to 0 from ``decay_from`` on."""
-    mask_outside: float = 0.0
-    """Weight of what masks cover outside the face of aligned crops, so that the background stays."""
+    keep_outside: float = 0.0
+    """Weight of what changes by more than a twentieth of the range outside the face of aligned crops, so that the
+    background stays."""
     r1: float = 0.0
     """Weight of the gradient penalty on real images, applied lazily every 16 steps (Mescheder et al. 2018)."""
     noise: float = 0.0
@@ -179,17 +180,14 @@ class TrainConfig:
             raise TrainingError("start_epoch must lie before the last of the epochs.")
         if self.hours is not None and self.start_epoch:
             raise TrainingError("start_epoch needs a length in epochs or pairs, not in hours.")
-        for name in ("mask_area", "mask_outside"):
-            if getattr(self, name) and not self.generator.mask:
-                raise TrainingError(
-                    f"{name} needs a generator with a mask. Leave out --no-mask, or add --{name.replace('_', '-')} 0."
-                )
+        if self.mask_area and not self.generator.mask:
+            raise TrainingError("mask_area needs a generator with a mask. Leave out --no-mask, or add --mask-area 0.")
         if self.batch % self.accumulate:
             raise TrainingError("accumulate must divide the batch.")
         weights = (self.cycle, self.identity, self.identity_end, self.r1, self.noise, self.distill)
-        masks = (self.mask_area, self.mask_outside)
+        areas = (self.mask_area, self.keep_outside)
         counts = (self.buffer, self.ema_halflife, self.validation, self.start_epoch, self.unfreeze)
-        if min(*weights, *masks, *counts) < 0:
+        if min(*weights, *areas, *counts) < 0:
             raise TrainingError(
                 "Weights, noise, buffer, ema_halflife, validation, start_epoch and unfreeze must not be negative."
             )

@@ -108,8 +108,8 @@ def _fit(
     share = per_process(config, accelerator.num_processes)
     torch.manual_seed(config.seed)
     geometry = read_geometry(data)
-    if config.mask_outside and ("square" in geometry.faces or config.aspect != 1):
-        raise TrainingError("mask_outside needs square crops of aligned faces, which prepare makes, in both domains.")
+    if config.keep_outside and ("square" in geometry.faces or config.aspect != 1):
+        raise TrainingError("keep_outside needs square crops of aligned faces, which prepare makes, in both domains.")
     height, width = config.shape(config.image_size)
     pairs_data = Pairs.load(data, height, width, config.generator.channels, config.validation, config.seed, device)
     epoch = max(len(pairs_data.A), len(pairs_data.B))
@@ -578,8 +578,11 @@ def in_colour(generator: Generator) -> Generator:
     if generator.config.channels == 3:
         return generator
     weights = dict(generator.state_dict())
-    first, config = weights["stem.1.weight"], generator.config
-    weights["stem.1.weight"] = torch.cat([share * first for share in (0.299, 0.587, 0.114)], dim=1)  # ITU-R BT.601
+    config = generator.config
+    for name, decoded in (("stem.1.weight", 0), ("join.0.weight", config.filters * config.stem)):
+        if name in weights:
+            kept, grey = weights[name].tensor_split([decoded], dim=1)
+            weights[name] = torch.cat([kept, *(share * grey for share in (0.299, 0.587, 0.114))], dim=1)  # ITU-R BT.601
     for name in ("head.0.weight", "head.0.bias"):
         # Colours, mask and, with unshuffle, what is finer, each stem x stem times.
         grey, alpha, fine = weights[name].tensor_split([config.stem**2, (1 + config.mask) * config.stem**2])

@@ -47,9 +47,14 @@ def mask_area(alpha: Tensor, least: float) -> Tensor:
     return F.relu(least - alpha.float().mean((1, 2, 3))).square().mean()
 
 
-def mask_outside(alpha: Tensor, outside: Tensor) -> Tensor:
-    """The mean of a mask [B, 1, H, W] where ``outside``, bool [H, W], is True."""
-    return (alpha.float() * outside).sum((2, 3)).mean() / outside.sum()  # indexing would wait for the device
+def change_outside(fake: Tensor, real: Tensor, outside: Tensor, free: float = 0.1) -> Tensor:
+    """E[max(0, |G(x) - x|_1 per channel - free)] over the pixels where ``outside``, bool [H, W], is True.
+
+    Images [B, C, H, W] in [-1, 1]. What is smaller than ``free``, a twentieth of the range, costs nothing: grain and
+    tone may follow the target where a background has to stay.
+    """
+    change = F.relu((fake.float() - real).abs().mean(1) - free)
+    return (change * outside).sum((1, 2)).mean() / outside.sum()  # indexing would wait for the device
 
 
 def r1(D: nn.Module, real: Tensor) -> Tensor:

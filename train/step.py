@@ -153,17 +153,17 @@ class GeneratorStep(nn.Module):
             parts["mask_A"], parts["mask_B"] = alpha_A.float().mean(), alpha_B.float().mean()
             area = losses.mask_area(alpha_A, mask_area) + losses.mask_area(alpha_B, mask_area)
             total = total + _MASK_WEIGHT * area
-            if self.config.mask_outside:
-                outside = self._no_face(alpha_A)
-                parts["outside_A"] = losses.mask_outside(alpha_A, outside)
-                parts["outside_B"] = losses.mask_outside(alpha_B, outside)
-                total = total + self.config.mask_outside * (parts["outside_A"] + parts["outside_B"])
+        if self.config.keep_outside:
+            outside = self._no_face(real_A)
+            parts["outside_A"] = losses.change_outside(fake_A, real_B, outside)
+            parts["outside_B"] = losses.change_outside(fake_B, real_A, outside)
+            total = total + self.config.keep_outside * (parts["outside_A"] + parts["outside_B"])
         return total, {name: part.detach() for name, part in parts.items()}, fake_A.detach(), fake_B.detach()
 
-    def _no_face(self, alpha: Tensor) -> Tensor:
-        size = alpha.shape[-1]
+    def _no_face(self, x: Tensor) -> Tensor:
+        size = x.shape[-1]
         if size not in self._outside:
-            self._outside[size] = torch.from_numpy(~face_ellipse(self._template, size)).to(alpha.device)
+            self._outside[size] = torch.from_numpy(~face_ellipse(self._template, size)).to(x.device)
         return self._outside[size]
 
 
