@@ -4,7 +4,7 @@ In the paper's notation the 6-block network is ``c7s1-64, d128, d256, R256 x 6, 
 `GeneratorConfig` spans that network, the fast-neural-style one of Johnson et al. 2016 (``filters=32, blocks=5,
 kernel=9``) and these departures, each named where it is defined: upsample + convolution instead of transposed
 convolution, separable residual blocks, a space-to-depth stem, pixels folded into channels, switchable normalisation,
-dropout, and a mask output.
+dropout, a long skip connection, and a mask output.
 """
 
 from dataclasses import dataclass
@@ -48,9 +48,9 @@ class GeneratorConfig:
     weight reaches further, and nothing is lost on the way in. Out come coarse colours and mask, enlarged, and what
     each pixel differs from them, 0 at first: painted pixel by pixel alone, colours would show a grid."""
     skip: bool = False
-    """A long skip connection (Ronneberger et al. 2015): the last layers see the input itself beside what was decoded,
-    and can filter it where it stands: smooth skin, take away grain and lines. What was decoded alone has been through
-    1/4 of the size."""
+    """The last layers see the input itself beside what was decoded, and can filter it where it stands: smooth skin, take
+    away grain and lines. What was decoded has been through 1/4 of the size. A long skip connection (Ronneberger et al.
+    2015)."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
