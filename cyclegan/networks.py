@@ -48,9 +48,9 @@ class GeneratorConfig:
     weight reaches further, and nothing is lost on the way in. Out come coarse colours and mask, enlarged, and what
     each pixel differs from them, 0 at first: painted pixel by pixel alone, colours would show a grid."""
     skip: bool = False
-    """The last layers see the input itself beside what was decoded, and can filter it where it stands: smooth skin, take
-    away grain and lines. What was decoded has been through 1/4 of the size. A long skip connection (Ronneberger et al.
-    2015)."""
+    """The last layers see the input itself beside what was decoded, and can filter it where it stands: smooth skin,
+    take away grain and lines. What was decoded has been through 1/4 of the size. A long skip connection (Ronneberger
+    et al. 2015)."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger

@@ -28,9 +28,9 @@ class Task:
     share: float
     """Of the time."""
     redraw: bool = False
-    """Everything changes, shapes too: without mask and skip, by generators at full resolution, whose large areas show no
-    grid; colours are held by cycles and at first by identity loss. Discriminators, which soon tell drawings from photographs,
-    learn little faster than generators."""
+    """Everything changes, shapes too: without mask and skip, by generators at full resolution, whose large areas show
+    no grid; colours are held by cycles and at first by identity loss. Discriminators, which soon tell drawings from
+    photographs, learn little faster than generators."""
     keep_outside: float = 0.0
     """As in `TrainConfig`."""
 

@@ -79,8 +79,8 @@ _UTK = TrainConfig(
 # construction and neither identity loss nor large cycle weight is needed to hold them. The mask is kept open until
 # half of the run is over: left alone it closes before anything is learnt. Even then it stays half transparent, which
 # adds what is missing and takes nothing away: so the last layers see the input, too, and can filter it. All networks
-# work on pixels rearranged into channels, at a quarter of the cost. The discriminators learn four times as fast as the generators, which
-# otherwise keep them at guessing (loss 0.25). train/README.md has the comparison.
+# work on pixels rearranged into channels, at a quarter of the cost. The discriminators learn four times as fast as
+# the generators, which otherwise keep them at guessing (loss 0.25). train/README.md has the comparison.
 _FACE = TrainConfig(
     generator=GeneratorConfig(filters=24, blocks=6, mask=True, skip=True, unshuffle=2),
     discriminator=DiscriminatorConfig(filters=48, layers=3, unshuffle=2),
