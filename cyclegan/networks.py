@@ -209,10 +209,9 @@ class Generator(nn.Module):
         self.up = nn.Sequential(*(self._up(width << (i + 1), width << i) for i in reversed(range(stages))))
         self._coarse = channels + 1 if config.mask else channels
         self._fine = channels * unshuffle**2 if unshuffle > 1 else 0
-        # Without a norm, which would take away the contrast of what it sees.
-        seen = width + width // 2 if config.skip else width
-        self.join = None
-        if config.skip:
+        seen, self.join = width, None
+        if config.skip:  # without a norm, which would take away the contrast of what it sees
+            seen = width + width // 2
             self.join = nn.Sequential(convolution(width + folded, seen, 3), nn.ReLU(inplace=True))
         last = convolution(seen, (self._coarse + self._fine) * stem**2, kernel)
         self.head = nn.Sequential(last, nn.PixelShuffle(stem))

@@ -69,7 +69,7 @@ TASKS = {
         _task(
             "gender", "Gender", "male", "female", "Male to female", "Female to male",
             f"Makes a face more like those labelled female or male in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            keep_outside=5.0,
+            keep_outside=0.5,
         ),
         _task(
             "anime", "Anime", "photo", "anime", "Photo to anime", "Anime to photo",
@@ -80,12 +80,12 @@ TASKS = {
         _task(
             "age", "Age", "young", "old", "Make older", "Make younger",
             "Makes a face look like those aged 57 to 90, or 18 to 32, in its data.", _UTKFACE, share=0.2,
-            keep_outside=10.0,
+            keep_outside=3.0,
         ),
         _task(
             "ethnicity", "Ethnicity", "white", "black", "White to black", "Black to white",
             f"Makes a face more like those labelled black or white in its data. {_STEREOTYPES}", _UTKFACE, share=0.2,
-            keep_outside=5.0,
+            keep_outside=0.5,
         ),
     )
 }  # fmt: skip

@@ -184,10 +184,10 @@ class TrainConfig:
             raise TrainingError("mask_area needs a generator with a mask. Leave out --no-mask, or add --mask-area 0.")
         if self.batch % self.accumulate:
             raise TrainingError("accumulate must divide the batch.")
-        weights = (self.cycle, self.identity, self.identity_end, self.r1, self.noise, self.distill)
-        areas = (self.mask_area, self.keep_outside)
+        weights = (self.cycle, self.identity, self.identity_end, self.distill, self.mask_area, self.keep_outside)
+        penalties = (self.r1, self.noise)
         counts = (self.buffer, self.ema_halflife, self.validation, self.start_epoch, self.unfreeze)
-        if min(*weights, *areas, *counts) < 0:
+        if min(*weights, *penalties, *counts) < 0:
             raise TrainingError(
                 "Weights, noise, buffer, ema_halflife, validation, start_epoch and unfreeze must not be negative."
             )
