@@ -982,6 +982,34 @@ def test_a_model_trained_small_goes_on_as_one_that_enlarges(six, finished, tmp_p
     assert read_config(tmp_path / "model").generator.reduce == 2
 
 
+@pytest.mark.parametrize("changes", [{}, {"unshuffle": 2, "mask": True}, {"stem": 2, "reduce": 2}])
+def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six, tmp_path, changes):
+    plain = GeneratorConfig(filters=8, blocks=1, kernel=3, **changes)
+    size = 16 * plain.unshuffle * plain.reduce
+    before = tmp_path / "before"
+    fit(tiny_config(generator=plain, stages=((size, 0.0),), pairs=2), six, tmp_path / "a", before, ABOUT)
+    grown = tiny_config(generator=replace(plain, skip=True), stages=((size, 0.0),), pairs=2, lr=1e-12)
+    fit(grown, six, tmp_path / "b", tmp_path / "after", ABOUT, init=before)
+    x = torch.rand(2, 3, size, size)
+    for direction in ("A2B", "B2A"):
+        ours, theirs = (
+            CycleGAN.from_pretrained(tmp_path / name).translate(x, direction) for name in ("after", "before")
+        )
+        assert torch.allclose(ours, theirs, atol=1e-5) and not torch.allclose(ours, x, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"skip": True}, {}), ({"stem": 4}, {"stem": 4, "skip": True}), ({}, {"skip": True, "blocks": 2})],
+)
+def test_only_what_can_do_the_same_starts_from_another_shape(six, tmp_path, before, after):
+    plain = tiny_config().generator
+    fit(tiny_config(generator=replace(plain, **before), pairs=2), six, tmp_path / "a", tmp_path / "before", ABOUT)
+    with pytest.raises(TrainingError, match="have another shape than this recipe's"):
+        config = tiny_config(generator=replace(plain, **after), pairs=2)
+        fit(config, six, tmp_path / "b", tmp_path / "after", ABOUT, init=tmp_path / "before")
+
+
 def test_a_model_of_another_shape_is_no_start(six, finished, tmp_path):
     config = tiny_config(generator=GeneratorConfig(filters=8, blocks=1))
     with pytest.raises(TrainingError) as caught:

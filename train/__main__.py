@@ -147,7 +147,7 @@ def _add_fit(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_places(command)
-    command.add_argument("--init", type=Path, help="model folder of the same shape to start from")
+    command.add_argument("--init", type=Path, help="model folder of the same shape, or without skip, to start from")
     _add_recipe(command)
     _add_settings(command)
     command.set_defaults(run_command=_fit, after_stop=_CONTINUES)

@@ -332,14 +332,39 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 
 
 def start_from(nets: Networks, folder: Path, shape: GeneratorConfig) -> None:
-    """Copy the generators of a finished model, to go on from it; raises TrainingError when it has another shape."""
+    """Copy the generators of a finished model, to go on from it; raises TrainingError when it has another shape.
+
+    A shape with ``skip`` may start from the same without.
+    """
     model = CycleGAN.from_pretrained(folder)
     # Weights know nothing of what is done around them.
-    if replace(model.config.generator, reduce=shape.reduce, detail=shape.detail) != shape:
+    found = replace(model.config.generator, reduce=shape.reduce, detail=shape.detail)
+    grows = found != shape and replace(found, skip=True) == shape and shape.stem < 4
+    if found != shape and not grows:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
     for networks, trained in (((nets.G_AB, nets.ema_G_AB), model.G_AB), ((nets.G_BA, nets.ema_G_BA), model.G_BA)):
         for network in networks:
-            network.load_state_dict(trained.state_dict())
+            if grows:
+                take_without_skip(network, trained)
+            else:
+                network.load_state_dict(trained.state_dict())
+
+
+@torch.no_grad()
+def take_without_skip(generator: Generator, trained: Generator) -> None:
+    """Give a fresh generator with ``skip`` the weights of one without, so that both do the same at first.
+
+    `join` passes on what was decoded, which is not negative, unchanged through its ReLU, and `head` does not yet look
+    at what else it finds (function-preserving widening: Chen et al. 2016, Net2Net). Not for ``stem`` 4, where what was
+    decoded may be negative.
+    """
+    weights, (join, _), (last, _) = trained.state_dict(), generator.join, generator.head
+    decoded = weights["head.0.weight"].shape[1]
+    nn.init.dirac_(join.weight[:decoded])
+    last.weight.zero_()
+    last.weight[:, :decoded] = weights.pop("head.0.weight")
+    last.bias.copy_(weights.pop("head.0.bias"))
+    generator.load_state_dict(weights, strict=False)
 
 
 def weights(config: TrainConfig, at: float, pairs: int) -> tuple[float, float]:
