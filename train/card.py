@@ -4,6 +4,7 @@ What follows from ``config.json`` stands between ``<!-- generated: NAME -->`` an
 each time; everything else is written once, belongs to whoever knows the model, and is kept.
 """
 
+import json
 import os
 import re
 import shlex
@@ -172,6 +173,9 @@ def _training(config: ModelConfig, folder: Path) -> str:
             f"{f', enlarged over {config.image_size}' if reduce > 1 else ''}, seed {settings.get('seed')}. "
             "All settings are in `config.json`."
         )
+    for part in trained.get("earlier", []):
+        settings_then = ", ".join(f"`{name}` {json.dumps(value)}" for name, value in part["settings"].items())
+        lines.append(f"Until {part['until']:,} pairs it had {settings_then}.")
     if "started_from" in trained:
         lines.append(f"It began with the weights of `{trained['started_from']}`.")
     if "teacher" in trained:

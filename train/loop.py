@@ -48,8 +48,21 @@ from train.state import STATE_FILE, claimed, load_state, save_state, writing
 from train.step import R1_EVERY, DiscriminatorStep, GeneratorStep, Networks
 
 COUNTERS = ("pairs", "steps", "seconds", "variety", "height")  # of a training's state
-# Settings that a resumed run may have anew.
-_MAY_CHANGE = {"accumulate", "compile", "pairs", "epochs", "hours", "log_every", "save_every"}
+# Settings that a resumed run may have anew: what makes no other training, and what makes another from here on. Lengths
+# are of the second kind, as step sizes follow them.
+_MAY_DIFFER = {"accumulate", "compile", "log_every", "save_every"}
+_MAY_TURN = {
+    "pairs",
+    "epochs",
+    "hours",
+    "augment",
+    "cycle",
+    "identity",
+    "identity_end",
+    "keep_outside",
+    "mask_area",
+    "r1",
+}
 _LOG_SECONDS, _SAVE_SECONDS = 30, 600  # at the latest: a slow machine must not be silent, or lose hours
 _AGREE_EVERY = 20  # steps between two looks at the first process's clock
 
@@ -141,6 +154,7 @@ def _fit(
             (run / "samples").mkdir(parents=True, exist_ok=True)
             stack.enter_context(claimed(run))
     pairs, steps, seconds, variety, height = 0, 0, 0.0, {}, 0
+    earlier: list[dict[str, Any]] = []
     sources = {"images": pairs_data.digest, "teacher": taught_by.digest if taught_by else None}
     if state := load_state(run, device):
         check_same(state, config, sources, accelerator.num_processes, run)
@@ -151,6 +165,7 @@ def _fit(
         buffer_B.load_state_dict(own["buffer_B"])
         set_random_states(buffer_rng, own["random"], device)
         pairs, steps, seconds, variety, height = (state[name] for name in COUNTERS)
+        earlier = state.get("earlier", []) + turned(state, config, run)
         del state, own
         if schedule.progress(config, pairs, seconds, epoch) >= 1 and is_complete(model_folder, pairs):
             if is_main:
@@ -191,11 +206,12 @@ def _fit(
         if not is_main:
             return
         state = {name: thing.state_dict() for name, thing in shared.items()}
-        state |= dict(zip(COUNTERS, (pairs, steps, seconds, variety, height), strict=True))
+        state |= dict(zip(COUNTERS, (pairs, steps, seconds, variety, height), strict=True)) | {"earlier": earlier}
         save_state(run, state | {"processes": processes, "config": config.to_json(), "sources": sources})
         trained = {"recipe": config.to_json(), "pairs": pairs, "hours": round(seconds / 3600, 3)}
         trained |= {"images": pairs_data.digest}
         trained |= {"command": about.command} if about.command else {}
+        trained |= {"earlier": earlier} if earlier else {}
         trained |= {"started_from": init.name} if init else {}
         trained |= {"teacher": teacher.name} if teacher else {}
         served = min(config.shape(height)) * config.generator.reduce  # the page shows squares, as large as they were
@@ -519,7 +535,7 @@ def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, 
     if not state.keys() >= {"processes", "sources", *COUNTERS}:
         raise TrainingError(f"{run} is of an earlier version. Choose another --run and --init to begin with its model.")
     wanted, saved = config.to_json(), state["config"]
-    changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != saved.get(k))
+    changed = sorted(k for k in wanted if k not in _MAY_DIFFER | _MAY_TURN and wanted[k] != saved.get(k))
     if changed:
         raise TrainingError(
             f"{run} was started with other settings ({', '.join(changed)}). Repeat its command or choose another --run."
@@ -536,6 +552,17 @@ def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, 
             f"{run} was started with {len(state['processes'])} processes, not {processes}. Start as many, or choose "
             "another --run."
         )
+
+
+def turned(state: dict, config: TrainConfig, run: Path) -> list[dict[str, Any]]:
+    """What a resumed run did otherwise, for its model to say: at most one {"until": pairs, "settings": those then}."""
+    now, then = config.to_json(), state["config"]
+    settings = {name: then[name] for name in sorted(_MAY_TURN) if name in then and then[name] != now[name]}
+    if not settings or not state["pairs"]:
+        return []
+    changes = ", ".join(f"{name} {now[name]} instead of {value}" for name, value in settings.items())
+    warn(f"{run} goes on with {changes}.")
+    return [{"until": state["pairs"], "settings": settings}]
 
 
 def can_compile() -> bool:
