@@ -1,6 +1,7 @@
 """`train.samples`: the grid a person looks at, and the figures that tell whether a training is alive."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,3 +124,44 @@ def test_tiles_lie_in_their_row_and_column():
     picture = tile(rows)
     assert picture.shape == (8, 10, 3)
     assert np.array_equal(picture[4:, 5:], rows[1][1]) and np.array_equal(picture[:4, 5:], rows[0][1])
+
+
+class Brightness(torch.nn.Module):
+    """A discriminator whose verdict is an image's brightness; it may only be asked in evaluation mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return x.mean((1, 2, 3), keepdim=True)
+
+
+def of_brightness(nets: Networks, A: int, B: int, held_out_A: int, held_out_B: int, count: int) -> Samples:
+    def grey(value: int, count: int) -> torch.Tensor:
+        return torch.full((count, 16, 16, 3), value, dtype=torch.uint8)
+
+    data = Pairs(grey(A, 200), grey(B, 200), grey(held_out_A, count), grey(held_out_B, count), seed=0, digest="")
+    return Samples(replace(nets, D_A=Brightness(), D_B=Brightness()), data)
+
+
+def test_discriminators_are_asked_of_what_they_know_what_they_do_not_and_translations():
+    _, nets, _ = make(8, 8)  # whose translations are copies
+    samples = of_brightness(nets, 255, 204, 0, 51, count=100)
+    found = samples.verdicts((16, 16))
+    assert found["A"] == pytest.approx((1, -1, -0.6), abs=1e-5) and found["B"] == pytest.approx(
+        (0.6, -0.6, -1), abs=1e-5
+    )
+
+
+def test_few_images_tell_nothing_of_discriminators():
+    _, nets, _ = make(8, 8)
+    assert of_brightness(nets, 255, 204, 0, 51, count=15).verdicts((16, 16)) == {}
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_asking_discriminators_changes_nothing(norm):
+    """Else a run that was looked at more often would be another."""
+    _, nets, data = make(20, 20)
+    config = tiny_config(discriminator=DiscriminatorConfig(filters=2, layers=2, norm=norm))
+    nets = replace(nets, D_A=(judge := Networks.build(config, torch.device("cpu")).D_A), D_B=judge)
+    before = copy.deepcopy(judge.state_dict())
+    assert Samples(nets, data).verdicts((16, 16)).keys() == {"A", "B"}
+    assert judge.training and all(torch.equal(before[key], value) for key, value in judge.state_dict().items())

@@ -101,6 +101,13 @@ class Pairs:
         held_out, rest = (self.validation_A, self.A) if letter == "A" else (self.validation_B, self.B)
         return to_floats(torch.cat([held_out[:count], rest[: max(0, count - len(held_out))]]), size)
 
+    def spread(self, letter: str, count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(training, validation) images of a domain, evenly spread over their names, at most ``count`` of each, float32
+        [N, C, H, W] in [-1, 1]."""
+        both = (self.A, self.validation_A) if letter == "A" else (self.B, self.validation_B)
+        training, held_out = (to_floats(images[:: max(1, -(-len(images) // count))], size) for images in both)
+        return training, held_out
+
 
 def _uniform(seed: int, *shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -40,7 +40,7 @@ from train.config import About, TrainConfig
 from train.data import Pairs
 from train.distill import Teacher
 from train.errors import TrainingError, warn
-from train.health import check_alive, check_finite, naming_memory, warn_of_standstill
+from train.health import check_alive, check_finite, naming_memory, warn_of_memory, warn_of_standstill
 from train.log import LossLog, plot_log
 from train.prepare import Geometry, read_geometry
 from train.samples import Samples
@@ -292,6 +292,7 @@ def _fit(
             grid, measured = samples.draw(size)
             variety = check_alive(measured, variety, pairs, run, saved)
             warn_of_standstill(measured, at, config.generator.mask)
+            warn_of_memory(samples.verdicts(size), at, config.augment)
         if to_save:
             save()
             saved_at = seconds

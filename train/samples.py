@@ -11,6 +11,8 @@ from train.data import Pairs
 from train.step import Networks
 
 _COUNT = 8
+_JUDGED = 64  # images of each kind, a standard error of a hundredth or two
+_FEWEST_JUDGED = 16
 
 
 class Samples:
@@ -40,6 +42,28 @@ class Samples:
             measured[direction] = (variety, float((fake - real).abs().mean()))
         count = min(len(row) for row in rows)
         return tile([to_images(row[:count].expand(-1, 3, -1, -1)) for row in rows]), measured
+
+    @torch.no_grad()
+    def verdicts(self, size: tuple[int, int]) -> dict[str, tuple[float, float, float]]:
+        """Per domain, what its discriminator thinks on average of images it is trained on, of images it is not, and of
+        translations of such; nothing of a domain with few images set aside. As `train.health.warn_of_memory` wants it.
+        """
+        images = {letter: self._data.spread(letter, _JUDGED, size) for letter in "AB"}
+        found: dict[str, tuple[float, float, float]] = {}
+        for letter, other, D, translate in (
+            ("A", "B", self._nets.D_A, self._nets.ema_G_BA),
+            ("B", "A", self._nets.D_B, self._nets.ema_G_AB),
+        ):
+            if min(len(images[letter][1]), len(images[other][1])) < _FEWEST_JUDGED:
+                continue
+            D.eval()  # norms must not learn from what is only looked at
+            training, held_out = images[letter]
+            generated = torch.cat([translate(few) for few in images[other][1].split(_COUNT)])
+            scores = [torch.cat([D(few) for few in kind.split(_COUNT)]) for kind in (training, held_out, generated)]
+            D.train()
+            of_training, of_held_out, of_generated = (float(score.mean()) for score in scores)
+            found[letter] = (of_training, of_held_out, of_generated)
+        return found
 
 
 def tile(rows: Sequence[np.ndarray]) -> np.ndarray:
