@@ -82,7 +82,7 @@ def test_translations_that_never_differed_from_one_another_are_told(capsys):
 
 
 @pytest.mark.parametrize(
-    ("augment", "cure"), [(False, "Stop, and go on with --augment."), (True, "It needs more images.")]
+    ("augment", "cure"), [(False, "Stop, and go on with --augment-from 0."), (True, "It needs more images.")]
 )
 def test_a_discriminator_that_knows_its_images_by_heart_is_told(capsys, augment, cure):
     verdicts = {"A": (0.55, 0.53, 0.43), "B": (0.57, 0.44, 0.38)}

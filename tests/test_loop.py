@@ -442,22 +442,22 @@ def test_a_run_may_go_on_with_other_weights_and_its_model_says_so(six, tmp_path,
     run, model = tmp_path / "run", tmp_path / "model"
     for turn in (
         {"pairs": 4},
-        {"pairs": 8, "cycle": 5.0, "augment": True},
+        {"pairs": 8, "cycle": 5.0, "augment_from": 0.0},
         {"pairs": 8, "log_every": 1},
         {"pairs": 12},
     ):
-        config = tiny_config(**({"augment": True, "cycle": 5.0} if turn["pairs"] > 4 else {}) | turn)
+        config = tiny_config(**({"augment_from": 0.0, "cycle": 5.0} if turn["pairs"] > 4 else {}) | turn)
         fit(config, six, run, model, ABOUT)
         fit(config, six, run, model, ABOUT)  # the same command: nothing to say
-    assert f"{run} goes on with augment True instead of False, cycle 5.0 instead of 10.0, pairs 8 instead of 4." in (
+    assert f"{run} goes on with augment_from 0.0 instead of 1.0, cycle 5.0 instead of 10.0, pairs 8 instead of 4." in (
         capsys.readouterr().err
     )
     assert read_config(model).training["earlier"] == [
-        {"until": 4, "settings": {"augment": False, "cycle": 10.0, "pairs": 4}},
+        {"until": 4, "settings": {"augment_from": 1.0, "cycle": 10.0, "pairs": 4}},
         {"until": 8, "settings": {"pairs": 8}},
     ]
     card = (model / "README.md").read_text()
-    assert "Until 4 pairs it had `augment` false, `cycle` 10.0, `pairs` 4. Until 8 pairs it had `pairs` 8." in card
+    assert "Until 4 pairs it had `augment_from` 1.0, `cycle` 10.0, `pairs` 4. Until 8 pairs it had `pairs` 8." in card
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def generators(cycle=10.0, identity=5.0, mask_area=0.0, noise=0.0, taught=None, 
     work: list[int] = []
     for network in (nets.G_AB, nets.G_BA):
         network.stem.register_forward_hook(lambda _, __, output: work.append(len(output)))
-    total, parts, fake_A, fake_B = step(*images(2), cycle, identity, mask_area, noise, taught)
+    total, parts, fake_A, fake_B = step(*images(2), cycle, identity, mask_area, noise, False, taught)
     assert not any(thing.requires_grad for thing in (*parts.values(), fake_A, fake_B))
     return total, {name: part.item() for name, part in parts.items()}, nets, sum(work)
 
@@ -62,7 +62,7 @@ def test_the_total_is_the_weighted_sum_of_the_paper():
 def test_every_part_is_what_its_name_says(mask):
     step, _, nets = halves(generator=GeneratorConfig(filters=4, blocks=1, mask=mask))
     real_A, real_B = images(2)
-    _, parts, fake_A, fake_B = step(real_A, real_B, 1.0, 1.0, 0.0, 0.0, None)
+    _, parts, fake_A, fake_B = step(real_A, real_B, 1.0, 1.0, 0.0, 0.0, False, None)
     with torch.no_grad():
         assert torch.allclose(fake_B, nets.G_AB(real_A), atol=1e-6)
         assert torch.allclose(fake_A, nets.G_BA(real_B), atol=1e-6)
@@ -180,7 +180,7 @@ def test_each_discriminator_judges_its_own_domain(norm):
     """D_A tells A from G_BA(B): its loss depends on A's images, not on B's."""
     _, step, _ = halves(discriminator=DiscriminatorConfig(filters=4, layers=2, norm=norm))
     real_A, real_B, fake_A, fake_B, other = images(5)
-    _, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False)
+    _, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False, False)
     assert set(parts) == {"D_A", "D_B"}
     for arguments, changed in (
         ((other, real_B, fake_A, fake_B), "D_A"),
@@ -188,7 +188,7 @@ def test_each_discriminator_judges_its_own_domain(norm):
         ((real_A, real_B, other, fake_B), "D_A"),
         ((real_A, real_B, fake_A, other), "D_B"),
     ):
-        _, now = step(*arguments, 0.0, False)
+        _, now = step(*arguments, 0.0, False, False)
         assert {name for name in now if now[name] != parts[name]} == {changed}
 
 
@@ -196,7 +196,7 @@ def test_each_discriminator_judges_its_own_domain(norm):
 def test_the_discriminators_total_is_the_sum_of_both_losses(distance):
     _, step, nets = halves(adversarial=distance)
     real_A, real_B, fake_A, fake_B = images(4)
-    total, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False)
+    total, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False, False)
     for D, name, real, fake in ((nets.D_A, "D_A", real_A, fake_A), (nets.D_B, "D_B", real_B, fake_B)):
         expected = losses.adversarial_D(D(real), D(fake), distance)
         assert parts[name].item() == pytest.approx(expected.item(), rel=1e-4)
@@ -210,7 +210,7 @@ def test_batch_statistics_do_not_mix_real_and_generated_images():
     _, step, nets = halves(discriminator=DiscriminatorConfig(filters=4, layers=2, norm="batch"))
     nets.D_A.train()
     real_A, real_B, fake_A, fake_B = images(4)
-    _, parts = step(real_A, real_B, fake_A * 0.2 + 0.8, fake_B, 0.0, False)
+    _, parts = step(real_A, real_B, fake_A * 0.2 + 0.8, fake_B, 0.0, False, False)
     apart = losses.adversarial_D(nets.D_A(real_A), nets.D_A(fake_A * 0.2 + 0.8))
     assert parts["D_A"].item() == pytest.approx(apart.item(), rel=1e-5)
     together = losses.adversarial_D(*nets.D_A(torch.cat([real_A, fake_A * 0.2 + 0.8])).chunk(2))
@@ -220,8 +220,8 @@ def test_batch_statistics_do_not_mix_real_and_generated_images():
 def test_the_penalty_stands_for_all_the_steps_without_it():
     _, step, nets = halves(r1=0.5)
     real_A, real_B, fake_A, fake_B = images(4)
-    without, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False)
-    penalised, more = step(real_A, real_B, fake_A, fake_B, 0.0, True)
+    without, parts = step(real_A, real_B, fake_A, fake_B, 0.0, False, False)
+    penalised, more = step(real_A, real_B, fake_A, fake_B, 0.0, False, True)
     assert set(parts) == {"D_A", "D_B"} and set(more) == {"D_A", "D_B", "r1_A", "r1_B"}
     assert more["r1_A"].item() == pytest.approx(losses.r1(nets.D_A, real_A).item(), rel=1e-4) and more["r1_A"] > 0
     assert more["r1_B"].item() == pytest.approx(losses.r1(nets.D_B, real_B).item(), rel=1e-4)
@@ -237,8 +237,8 @@ def test_noise_is_added_to_all_that_discriminators_see():
     for D in (nets.D_A, nets.D_B):
         D.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     reals = torch.zeros(2, 2, 3, 64, 64)
-    _, _, fake_A, fake_B = step_G(*reals, 0.0, 0.0, 0.0, 0.3, None)
-    step_D(*reals, fake_A, fake_B, 0.3, False)
+    _, _, fake_A, fake_B = step_G(*reals, 0.0, 0.0, 0.0, 0.3, False, None)
+    step_D(*reals, fake_A, fake_B, 0.3, False, False)
     judged_B, judged_A, both_A, both_B = seen
     for noisy_images, clean in (
         (judged_A, fake_A),
@@ -251,15 +251,15 @@ def test_noise_is_added_to_all_that_discriminators_see():
 
 
 def test_all_that_discriminators_see_is_augmented():
-    step_G, step_D, nets = halves(augment=True)
+    step_G, step_D, nets = halves()
     shown = []
     for D in (nets.D_A, nets.D_B):
         D.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach()))
     reals = torch.zeros(2, 2, 3, 64, 64)
-    total, _, fake_A, fake_B = step_G(*reals, 0.0, 0.0, 0.0, 0.0, None)
+    total, _, fake_A, fake_B = step_G(*reals, 0.0, 0.0, 0.0, 0.0, True, None)
     total.backward()
     assert all(weight.grad is not None for weight in nets.G_AB.stem.parameters())  # through the augmentation
-    step_D(*reals, fake_A, fake_B, 0.0, False)
+    step_D(*reals, fake_A, fake_B, 0.0, True, False)
     judged_B, judged_A, both_A, both_B = shown
     clean = (fake_B, fake_A, torch.cat([reals[0], fake_A]), torch.cat([reals[1], fake_B]))
     for seen_images, images in zip((judged_B, judged_A, both_A, both_B), clean, strict=True):

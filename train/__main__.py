@@ -165,8 +165,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=_doc("TrainConfig", name))
     command.add_argument("--precision", choices=PRECISIONS, help=_doc("TrainConfig", "precision"))
     command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "compile"))
-    for name in ("flip", "augment"):
-        command.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", name))
+    command.add_argument("--flip", action=argparse.BooleanOptionalAction, help=_doc("TrainConfig", "flip"))
     command.add_argument("--size", type=int, help="image side in pixels, without stages")
     command.add_argument(
         "--stages",
@@ -208,6 +207,7 @@ _TRAIN_FLAGS = {
     "keep_outside": float,
     "r1": float,
     "noise": float,
+    "augment_from": float,
     "buffer": int,
     "discriminator_steps": int,
     "decay_from": float,
@@ -279,7 +279,7 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
     from train import recipes
 
     config = recipes.recipe(args.recipe)
-    given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip", "augment")}
+    given = {name: getattr(args, name) for name in (*_TRAIN_FLAGS, "precision", "compile", "flip")}
     given = {name: value for name, value in given.items() if value is not None}
     if args.identity is not None and args.identity_end is None:
         constant = config.identity == config.identity_end > 0

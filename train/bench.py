@@ -141,9 +141,9 @@ def flops_per_pair(config: TrainConfig) -> float:
     height, width = config.shape(config.image_size)
     real = torch.zeros(1, config.generator.channels, height, width)
     with FlopCounterMode(display=False) as counter:
-        loss, _, fake_A, fake_B = step_G(real, real, config.cycle, config.identity, 0.0, 0.0, None)
+        loss, _, fake_A, fake_B = step_G(real, real, config.cycle, config.identity, 0.0, 0.0, False, None)
         loss.backward()
-        step_D(real, real, fake_A, fake_B, 0.0, False)[0].backward()
+        step_D(real, real, fake_A, fake_B, 0.0, False, False)[0].backward()
     return counter.get_total_flops()
 
 

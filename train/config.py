@@ -123,8 +123,9 @@ class TrainConfig:
     noise: float = 0.0
     """Standard deviation of the noise added to all that discriminators see, pixels in [-1, 1], falling to 0 at
     ``decay_from``."""
-    augment: bool = False
-    """Move and recolour, lightly, all that discriminators see, so that they do not learn few images by heart."""
+    augment_from: float = 1.0
+    """Progress from which all that discriminators see is lightly moved and recoloured, so that they do not learn few
+    images by heart; 1 for never. From the start it slows learning down."""
     buffer: int = 50
     """Generated images per domain kept to be shown to the discriminators again; 0 for none."""
     ema_halflife: int = 4000
@@ -195,8 +196,8 @@ class TrainConfig:
             raise TrainingError("cycle_size must be at least 4 pixels.")
         if self.identity_chance is not None and not 0 <= self.identity_chance <= 1:
             raise TrainingError("identity_chance must lie in [0, 1].")
-        if not 0 <= self.decay_from <= 1:
-            raise TrainingError("decay_from must lie in [0, 1].")
+        if not (0 <= self.decay_from <= 1 and 0 <= self.augment_from <= 1):
+            raise TrainingError("decay_from and augment_from must lie in [0, 1].")
         if self.precision not in PRECISIONS:
             raise TrainingError(f'Precision must be one of {", ".join(PRECISIONS)}, not "{self.precision}".')
         if self.optimizer not in ("adam", "rmsprop"):

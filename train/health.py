@@ -77,7 +77,7 @@ def warn_of_memory(verdicts: Mapping[str, tuple[float, float, float]], at: float
     """
     for letter, (seen, held_out, generated) in verdicts.items():
         if at > _EARLY and seen - held_out > max(_BY_HEART, held_out - generated):
-            cure = "It needs more images." if augment else "Stop, and go on with --augment."
+            cure = "It needs more images." if augment else "Stop, and go on with --augment-from 0."
             warn(
                 f"The discriminator of {letter} knows its images by heart: it gives them {seen:.2f}, others of their "
                 f"kind {held_out:.2f}, and translations {generated:.2f}. {cure}"

@@ -55,7 +55,7 @@ _MAY_TURN = {
     "pairs",
     "epochs",
     "hours",
-    "augment",
+    "augment_from",
     "cycle",
     "identity",
     "identity_end",
@@ -238,6 +238,7 @@ def _fit(
         turn = pairs // epoch % 2 if config.alternate else None  # 0: generators only; 1: discriminators only
         noise, mask_area = schedule.noise(config, at), schedule.mask_area(config, at)
         frozen = schedule.frozen_layers(config, at, len(nets.G_AB.decoder_layers()))
+        augment = at >= config.augment_from
         cycle, identity = weights(config, at, pairs)
         start = pairs + accelerator.process_index * share
 
@@ -251,7 +252,7 @@ def _fit(
                 continue
             with accelerator.accumulate(step_G), accelerator.autocast():
                 taught = taught_by.translate(part_A, part_B) if taught_by else None
-                loss, named, *fake = step_G(part_A, part_B, cycle, identity, mask_area, noise, taught)
+                loss, named, *fake = step_G(part_A, part_B, cycle, identity, mask_area, noise, augment, taught)
                 accelerator.backward(loss)
                 if frozen:
                     nets.freeze_decoders(frozen)
@@ -271,7 +272,7 @@ def _fit(
             for (part_A, part_B), (fake_A, fake_B) in zip(parts(config, real_A, real_B), fakes, strict=True):
                 shown_A, shown_B = buffer_A.exchange(fake_A, buffer_rng), buffer_B.exchange(fake_B, buffer_rng)
                 with accelerator.accumulate(step_D), accelerator.autocast():
-                    loss, named = step_D(part_A, part_B, shown_A, shown_B, noise, penalise)
+                    loss, named = step_D(part_A, part_B, shown_A, shown_B, noise, augment, penalise)
                     accelerator.backward(loss)
                     optimizer_D.step()
                     optimizer_D.zero_grad()
@@ -292,7 +293,7 @@ def _fit(
             grid, measured = samples.draw(size)
             variety = check_alive(measured, variety, pairs, run, saved)
             warn_of_standstill(measured, at, config.generator.mask)
-            warn_of_memory(samples.verdicts(size), at, config.augment)
+            warn_of_memory(samples.verdicts(size), at, augment)
         if to_save:
             save()
             saved_at = seconds
@@ -375,13 +376,11 @@ def take_without_skip(generator: Generator, trained: Generator) -> None:
     at what else it finds (function-preserving widening: Chen et al. 2016, Net2Net). Not for ``stem`` 4, where what was
     decoded may be negative.
     """
-    weights, (join, _), (last, _) = trained.state_dict(), generator.join, generator.head
+    weights, ours = trained.state_dict(), generator.state_dict()
     decoded = weights["head.0.weight"].shape[1]
-    nn.init.dirac_(join.weight[:decoded])
-    last.weight.zero_()
-    last.weight[:, :decoded] = weights.pop("head.0.weight")
-    last.bias.copy_(weights.pop("head.0.bias"))
-    generator.load_state_dict(weights, strict=False)
+    nn.init.dirac_(ours["join.0.weight"][:decoded])
+    ours["head.0.weight"].zero_()[:, :decoded] = weights.pop("head.0.weight")
+    generator.load_state_dict(ours | weights)
 
 
 def weights(config: TrainConfig, at: float, pairs: int) -> tuple[float, float]:

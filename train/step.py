@@ -110,12 +110,13 @@ class GeneratorStep(nn.Module):
         identity: float,
         mask_area: float,
         noise: float,
+        augment: bool,
         taught: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """(total loss, its parts detached, fake_A, fake_B) for real images [B, C, H, W] in [-1, 1].
 
-        ``cycle``, ``identity``, ``mask_area`` and ``noise`` are what they are at this moment of the schedule,
-        ``taught`` a teacher's (fake_A, fake_B), if there is one.
+        ``cycle``, ``identity``, ``mask_area``, ``noise`` and ``augment`` are what they are at this moment of the
+        schedule, ``taught`` a teacher's (fake_A, fake_B), if there is one.
         """
         B = len(real_A)
         if identity:  # one pass over both domains is cheaper than two
@@ -129,7 +130,7 @@ class GeneratorStep(nn.Module):
         alpha_B, alpha_A = (None if alpha is None else alpha[:B] for alpha in (alpha_B, alpha_A))
         fake_B, fake_A = blend(real_A, rgb_B[:B], alpha_B), blend(real_B, rgb_A[:B], alpha_A)
 
-        shown_B, shown_A = (seen(fake, noise, self.config.augment) for fake in (fake_B, fake_A))
+        shown_B, shown_A = (seen(fake, noise, augment) for fake in (fake_B, fake_A))
         parts = {
             "adversarial_AB": losses.adversarial_G(self._judge_B(shown_B), self.config.adversarial),
             "adversarial_BA": losses.adversarial_G(self._judge_A(shown_A), self.config.adversarial),
@@ -177,7 +178,14 @@ class DiscriminatorStep(nn.Module):
         self._judges = compiled[2:]
 
     def forward(
-        self, real_A: Tensor, real_B: Tensor, fake_A: Tensor, fake_B: Tensor, noise: float, penalise: bool
+        self,
+        real_A: Tensor,
+        real_B: Tensor,
+        fake_A: Tensor,
+        fake_B: Tensor,
+        noise: float,
+        augment: bool,
+        penalise: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(total loss, its parts detached) for real and generated images [B, C, H, W] in [-1, 1].
 
@@ -190,7 +198,7 @@ class DiscriminatorStep(nn.Module):
             ("D_A", self.D_A, self._judges[0], real_A, fake_A),
             ("D_B", self.D_B, self._judges[1], real_B, fake_B),
         ):
-            real, fake = (seen(x, noise, self.config.augment) for x in (real, fake))
+            real, fake = (seen(x, noise, augment) for x in (real, fake))
             if self.config.discriminator.norm == "batch":  # whose statistics must not mix real and generated
                 score_real, score_fake = judge(real), judge(fake)
             else:
