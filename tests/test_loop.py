@@ -138,6 +138,7 @@ def test_the_state_holds_everything_that_moves(finished):
         "steps",
         "seconds",
         "variety",
+        "earlier",
         "height",
         "config",
         "sources",
