@@ -254,6 +254,7 @@ def test_a_photo_taken_away_while_it_is_searched_does_not_come_back(visit, pictu
     translator.look.clear()
     page.locator("#photo input[type=file]").set_input_files(pictures["red"])
     expect(page.locator("#hint")).to_contain_text("Looking for faces")
+    page.wait_for_timeout(500)  # Gradio cancels only what the server has answered with a number
     page.get_by_role("button", name="Remove Image").click()
     expect(page.locator("#hint")).to_be_hidden()
     translator.look.set()
