@@ -7,7 +7,7 @@ import torch
 from train_fixtures import tiny_config
 
 from train.errors import TrainingError
-from train.health import check_alive, check_finite, naming_memory, warn_of_memory, warn_of_standstill
+from train.health import check_alive, check_finite, naming_memory, warn_of_overfitting, warn_of_standstill
 
 RUN = Path("runs/mine")
 
@@ -86,9 +86,9 @@ def test_translations_that_never_differed_from_one_another_are_told(capsys):
 )
 def test_a_discriminator_that_knows_its_images_by_heart_is_told(capsys, augment, cure):
     verdicts = {"A": (0.55, 0.53, 0.43), "B": (0.57, 0.44, 0.38)}
-    warn_of_memory(verdicts, 0.1, augment)  # averages of the first steps say nothing yet
+    warn_of_overfitting(verdicts, 0.1, augment)  # averages of the first steps say nothing yet
     assert capsys.readouterr().err == ""
-    warn_of_memory(verdicts, 0.5, augment)
+    warn_of_overfitting(verdicts, 0.5, augment)
     assert capsys.readouterr().err == (
         "The discriminator of B knows its images by heart: it gives them 0.57, others of their kind 0.44, and "
         f"translations 0.38. {cure}\n"
@@ -98,7 +98,7 @@ def test_a_discriminator_that_knows_its_images_by_heart_is_told(capsys, augment,
 @pytest.mark.parametrize("verdicts", [(0.53, 0.49, 0.48), (0.6, 0.5, 0.39), (0.4, 0.5, 0.5)])
 def test_little_or_well_placed_memory_is_not(capsys, verdicts):
     """A small gap may be chance, and a larger one to translations is what generators learn from."""
-    warn_of_memory({"A": verdicts}, 0.5, False)
+    warn_of_overfitting({"A": verdicts}, 0.5, False)
     assert capsys.readouterr().err == ""
 
 

@@ -13,7 +13,7 @@ from train.errors import TrainingError, warn
 _COLLAPSED = 0.1  # of the variety between translations that there once was
 _ALIKE = 0.02  # of the variety between the images themselves
 _EARLY = 0.2  # progress until which all translations may still be something grey, or copies
-_BY_HEART = 0.05  # of a verdict from 0 to 1: less may be chance
+_OVERFITTED = 0.05  # of a verdict from 0 to 1: less may be chance
 _COPY = 0.015  # mean absolute change, images in [-1, 1], below which nobody sees a difference
 
 
@@ -69,14 +69,14 @@ def warn_of_standstill(measured: Mapping[str, tuple[float, float]], at: float, m
             )
 
 
-def warn_of_memory(verdicts: Mapping[str, tuple[float, float, float]], at: float, augment: bool) -> None:
-    """Say so when, well into a training, a discriminator tells images it has learnt by heart from others more than it
-    tells real images from translations: what generators learn from it is then chance.
+def warn_of_overfitting(verdicts: Mapping[str, tuple[float, float, float]], at: float, augment: bool) -> None:
+    """Say so when, well into a training, a discriminator has overfitted: it tells images it has learnt by heart
+    from others more than it tells real images from translations, and what generators learn from it is chance.
 
     ``verdicts`` has, per domain, its mean score of real images it is trained on, of others, and of translations.
     """
     for letter, (seen, held_out, generated) in verdicts.items():
-        if at > _EARLY and seen - held_out > max(_BY_HEART, held_out - generated):
+        if at > _EARLY and seen - held_out > max(_OVERFITTED, held_out - generated):
             cure = "It needs more images." if augment else "Stop, and go on with --augment-from 0."
             warn(
                 f"The discriminator of {letter} knows its images by heart: it gives them {seen:.2f}, others of their "

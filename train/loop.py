@@ -40,7 +40,7 @@ from train.config import About, TrainConfig
 from train.data import Pairs
 from train.distill import Teacher
 from train.errors import TrainingError, warn
-from train.health import check_alive, check_finite, naming_memory, warn_of_memory, warn_of_standstill
+from train.health import check_alive, check_finite, naming_memory, warn_of_overfitting, warn_of_standstill
 from train.log import LossLog, plot_log
 from train.prepare import Geometry, read_geometry
 from train.samples import Samples
@@ -78,6 +78,8 @@ def fit(
     teacher: Path | None = None,
 ) -> None:
     """Train on the images in ``data``; the same call again continues where ``run`` was left.
+
+    So does one with another length, loss weights or ``augment_from``; the model then says what they were before.
 
     ``run`` receives the training state, ``samples/*.png``, ``losses.csv``, ``losses.png`` and TensorBoard logs;
     ``model_folder`` the snapshot that the app loads (averaged generators). ``init`` is a model folder whose generators
@@ -293,7 +295,7 @@ def _fit(
             grid, measured = samples.draw(size)
             variety = check_alive(measured, variety, pairs, run, saved)
             warn_of_standstill(measured, at, config.generator.mask)
-            warn_of_memory(samples.verdicts(size), at, augment)
+            warn_of_overfitting(samples.verdicts(size), at, augment)
         if to_save:
             save()
             saved_at = seconds

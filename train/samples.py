@@ -45,8 +45,11 @@ class Samples:
 
     @torch.no_grad()
     def verdicts(self, size: tuple[int, int]) -> dict[str, tuple[float, float, float]]:
-        """Per domain, what its discriminator thinks on average of images it is trained on, of images it is not, and of
-        translations of such; nothing of a domain with few images set aside. As `train.health.warn_of_memory` wants it.
+        """Per domain, as `train.health.warn_of_overfitting` wants it, what its discriminator thinks on average of
+        images it is trained on, of images it is not, and of translations of such, at (height, width) pixels; near 1
+        is real.
+
+        Nothing of a domain with few images set aside.
         """
         images = {letter: self._data.spread(letter, _JUDGED, size) for letter in "AB"}
         found: dict[str, tuple[float, float, float]] = {}
