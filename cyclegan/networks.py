@@ -51,6 +51,9 @@ class GeneratorConfig:
     """The last layers see the input itself beside what was decoded, and can filter it where it stands: smooth skin,
     take away grain and lines. What was decoded has been through 1/4 of the size. A long skip connection (Ronneberger
     et al. 2015)."""
+    skip_pool: int = 1
+    """What ``skip`` shows is averaged over squares of so many pixels, 1 to 16, first: colours and light come through,
+    which instance normalisation takes away, and no lines or grain."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger
@@ -60,9 +63,9 @@ class GeneratorConfig:
     image as it is: for what has fine edges and must go, as the frames of glasses."""
 
     def __post_init__(self):
-        sizes = (self.filters, self.blocks, self.stem, self.kernel, self.channels, self.unshuffle, self.reduce)
-        if any(type(size) is not int for size in sizes):
-            raise ValueError("filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers.")
+        whole = ("filters", "blocks", "stem", "kernel", "channels", "unshuffle", "skip_pool", "reduce")
+        if any(type(getattr(self, name)) is not int for name in whole):
+            raise ValueError(f"{', '.join(whole[:-1])} and {whole[-1]} must be whole numbers.")
         if type(self.skip) is not bool:
             raise ValueError("skip must be true or false.")
         if type(self.detail) is not bool or not (self.detail or self.mask):
@@ -75,6 +78,8 @@ class GeneratorConfig:
             raise ValueError(f"stem must be 1, 2 or 4, not {self.stem!r}.")
         if self.unshuffle not in (1, 2, 4):
             raise ValueError(f"unshuffle must be 1, 2 or 4, not {self.unshuffle!r}.")
+        if self.skip_pool not in ((1, 2, 4, 8, 16) if self.skip else (1,)):
+            raise ValueError(f"skip_pool must be 1, 2, 4, 8 or 16, and 1 without skip, not {self.skip_pool!r}.")
         if self.reduce not in (1, 2, 4):
             raise ValueError(f"reduce must be 1, 2 or 4, not {self.reduce!r}.")
         if self.kernel not in (3, 5, 7, 9):
@@ -89,7 +94,7 @@ class GeneratorConfig:
     @property
     def step(self) -> int:
         """What sides of images must be divisible by, in pixels; the smallest are four times that."""
-        return 4 * self.unshuffle * self.reduce
+        return max(4 * self.unshuffle, self.skip_pool) * self.reduce
 
 
 class InstanceNorm(nn.Module):
@@ -241,7 +246,9 @@ class Generator(nn.Module):
         # Colours leave in float32 whatever precision the layers ran in: half precision would band smooth skin.
         y = self.up(self.body(self.down(self.stem(small))))
         if self.join is not None:
-            y = self.join(torch.cat([y, self.stem[0](small)], dim=1))
+            pool = self.config.skip_pool
+            seen = small if pool == 1 else enlarge(F.avg_pool2d(small, pool), pool)
+            y = self.join(torch.cat([y, self.stem[0](seen)], dim=1))
         y = self.head(y).float()
         y, fine = y.split((self._coarse, self._fine), dim=1)
         y = enlarge(y, self.config.unshuffle)

@@ -63,6 +63,10 @@ def small(**changes) -> GeneratorConfig:
             {"stages": ((56, 0.0),), "generator": small(unshuffle=2, reduce=2)},
             "Image sizes must be divisible by 16 (4 x unshuffle 2 x reduce 2) and from 64 to 1024.",
         ),
+        (
+            {"stages": ((64, 0.0),), "generator": small(skip=True, skip_pool=16, reduce=2)},
+            "Image sizes must be divisible by 32 (skip_pool 16 x reduce 2) and from 128 to 1024.",
+        ),
         ({"batch": 4, "accumulate": 3}, "accumulate must divide the batch."),
         ({"cycle": -1.0}, NEGATIVE),
         ({"identity_end": -1.0}, NEGATIVE),

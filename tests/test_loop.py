@@ -1005,13 +1005,15 @@ def test_a_model_trained_small_goes_on_as_one_that_enlarges(six, finished, tmp_p
     assert read_config(tmp_path / "model").generator.reduce == 2
 
 
-@pytest.mark.parametrize("changes", [{}, {"unshuffle": 2, "mask": True}, {"stem": 2, "reduce": 2}])
-def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six, tmp_path, changes):
+@pytest.mark.parametrize(
+    ("changes", "pool"), [({}, 1), ({"unshuffle": 2, "mask": True}, 4), ({"stem": 2, "reduce": 2}, 1)]
+)
+def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six, tmp_path, changes, pool):
     plain = GeneratorConfig(filters=8, blocks=1, kernel=3, **changes)
     size = 16 * plain.unshuffle * plain.reduce
     before = tmp_path / "before"
     fit(tiny_config(generator=plain, stages=((size, 0.0),), pairs=2), six, tmp_path / "a", before, ABOUT)
-    grown = tiny_config(generator=replace(plain, skip=True), stages=((size, 0.0),), pairs=2, lr=1e-12)
+    grown = tiny_config(generator=replace(plain, skip=True, skip_pool=pool), stages=((size, 0.0),), pairs=2, lr=1e-12)
     fit(grown, six, tmp_path / "b", tmp_path / "after", ABOUT, init=before)
     x = torch.rand(2, 3, size, size)
     for direction in ("A2B", "B2A"):
@@ -1023,7 +1025,7 @@ def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six,
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"skip": True}, {}), ({"stem": 4}, {"stem": 4, "skip": True}), ({}, {"skip": True, "blocks": 2})],
+    [({"skip": True}, {}), ({"skip": True}, {"skip": True, "skip_pool": 4}), ({"stem": 4}, {"stem": 4, "skip": True}), ({}, {"skip": True, "blocks": 2})],
 )
 def test_only_what_can_do_the_same_starts_from_another_shape(six, tmp_path, before, after):
     plain = tiny_config().generator

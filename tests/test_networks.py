@@ -222,6 +222,30 @@ def test_with_a_skip_the_paint_follows_the_input_where_it_stands(config):
             assert moved.max() == 0
 
 
+@pytest.mark.parametrize("pool", [2, 8, 16])
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_a_pooled_skip_shows_colours_and_no_lines(pool, unshuffle):
+    generator = Generator(replace(TINY, skip=True, skip_pool=pool, unshuffle=unshuffle))
+    with torch.no_grad():  # what was decoded says nothing
+        for layer in generator.body[0], generator.up:
+            for weight in layer.parameters():
+                weight.zero_()
+        generator.head[0].weight.normal_()
+    x = torch.rand(1, 3, 64, 128) - 0.5
+    stripes = torch.tensor([0.4, -0.4]).repeat(64).expand_as(x)
+    warmer = x + torch.tensor([0.3, 0.0, -0.3])[:, None, None]
+    plain, striped, warmed = (generator.paint(image)[0] for image in (x, x + stripes, warmer))
+    assert torch.allclose(plain, striped, atol=1e-5)
+    assert (warmed - plain).abs().amax(1).min() > 0  # everywhere
+
+
+def test_a_pooled_skip_needs_images_of_whole_squares():
+    generator = Generator(replace(TINY, skip=True, skip_pool=16))
+    assert generator(torch.zeros(1, 3, 64, 80)).shape == (1, 3, 64, 80)
+    with pytest.raises(ValueError, match="divisible by 16 and at least 64, not 64 x 72"):
+        generator(torch.zeros(1, 3, 64, 72))
+
+
 @pytest.mark.parametrize("reduce", [2, 4])
 def test_a_reduced_network_paints_what_the_small_one_would_and_keeps_the_detail(reduce):
     small = Generator(replace(TINY, mask=True))
@@ -319,6 +343,9 @@ def test_instance_norm_keeps_its_statistics_in_float32():
     assert (y.float() - exact).abs().max() < 0.02  # the rounding of the result alone
 
 
+_WHOLE = "filters, blocks, stem, kernel, channels, unshuffle, skip_pool and reduce must be whole numbers."
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -329,18 +356,22 @@ def test_instance_norm_keeps_its_statistics_in_float32():
         ({"upsample": "bicubic"}, 'upsample must be "nearest" or "transposed", not \'bicubic\'.'),
         ({"reduce": 3}, "reduce must be 1, 2 or 4, not 3."),
         ({"unshuffle": 3}, "unshuffle must be 1, 2 or 4, not 3."),
-        ({"unshuffle": 2.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
-        ({"kernel": 7.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
-        ({"filters": 64.0}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
-        ({"blocks": "9"}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"unshuffle": 2.0}, _WHOLE),
+        ({"kernel": 7.0}, _WHOLE),
+        ({"filters": 64.0}, _WHOLE),
+        ({"blocks": "9"}, _WHOLE),
         ({"skip": 1}, "skip must be true or false."),
+        ({"skip": True, "skip_pool": 3}, "skip_pool must be 1, 2, 4, 8 or 16, and 1 without skip, not 3."),
+        ({"skip": True, "skip_pool": 32}, "skip_pool must be 1, 2, 4, 8 or 16, and 1 without skip, not 32."),
+        ({"skip_pool": 2}, "skip_pool must be 1, 2, 4, 8 or 16, and 1 without skip, not 2."),
+        ({"skip": True, "skip_pool": True}, _WHOLE),
         ({"detail": False}, "detail must be true or, for a generator with a mask, false."),
         ({"detail": 0, "mask": True}, "detail must be true or, for a generator with a mask, false."),
         ({"kernel": 8}, "kernel must be 3, 5, 7 or 9, not 8."),
         ({"norm": "batch"}, 'norm must be "instance" or "switchable", not \'batch\'.'),
         ({"dropout": 1.0}, "dropout must lie in [0, 1), not 1.0."),
         ({"dropout": -0.1}, "dropout must lie in [0, 1), not -0.1."),
-        ({"stem": True}, "filters, blocks, stem, kernel, channels, unshuffle and reduce must be whole numbers."),
+        ({"stem": True}, _WHOLE),
     ],
     ids=str,
 )

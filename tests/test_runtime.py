@@ -24,6 +24,7 @@ VARIANTS = {
     "transposed": replace(TINY, upsample="transposed"),
     "separable": replace(TINY, separable=True),
     "mask": replace(TINY, mask=True),
+    "pooled-skip": replace(TINY, skip=True, skip_pool=4),
     "all": replace(TINY, stem=2, upsample="transposed", separable=True, mask=True),
 }
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -178,7 +178,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--width", type=int, help="image width in pixels")
     command.add_argument("--channels", type=int, choices=(1, 3), help="1 to train on grey images")
     for name, kind in _GENERATOR_FLAGS.items():
-        command.add_argument(f"--{name}", type=kind, help=_doc("GeneratorConfig", name))
+        flag = f"--{name.replace('_', '-')}"
+        command.add_argument(flag, type=kind, help=_doc("GeneratorConfig", name))
     for name in _GENERATOR_SWITCHES:
         command.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_doc("GeneratorConfig", name))
     for name, kind in _DISCRIMINATOR_FLAGS.items():
@@ -220,7 +221,7 @@ _TRAIN_FLAGS = {
 # Of GeneratorConfig and, with a D before them, of DiscriminatorConfig; those that need no --no- form.
 _GENERATOR_FLAGS = {
     "filters": int, "blocks": int, "stem": int, "kernel": int, "upsample": str, "norm": str, "dropout": float,
-    "unshuffle": int, "reduce": int,
+    "unshuffle": int, "skip_pool": int, "reduce": int,
 }  # fmt: skip
 _GENERATOR_SWITCHES = ("mask", "skip", "detail", "separable")
 _DISCRIMINATOR_FLAGS = {"filters": int, "layers": int, "norm": str, "scales": int, "unshuffle": int}

@@ -158,7 +158,9 @@ class TrainConfig:
         if any(side % (step // reduce) or not 4 * step <= reduce * side <= 1024 for side in sides) or any(
             size % reduce for size in sizes
         ):
-            times = "" if step == 4 else f" (4 x unshuffle {self.generator.unshuffle} x reduce {reduce})"
+            unshuffle, pool = self.generator.unshuffle, self.generator.skip_pool
+            factors = f"skip_pool {pool}" if pool > 4 * unshuffle else f"4 x unshuffle {unshuffle}"
+            times = "" if step == 4 else f" ({factors} x reduce {reduce})"
             raise TrainingError(f"Image sizes must be divisible by {step}{times} and from {4 * step} to 1024.")
         if min(sides) < self.discriminator.smallest:
             raise TrainingError(

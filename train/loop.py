@@ -359,7 +359,7 @@ def start_from(nets: Networks, folder: Path, shape: GeneratorConfig) -> None:
     model = CycleGAN.from_pretrained(folder)
     # Weights know nothing of what is done around them.
     found = replace(model.config.generator, reduce=shape.reduce, detail=shape.detail)
-    grows = found != shape and replace(found, skip=True) == shape and shape.stem < 4
+    grows = not found.skip and replace(found, skip=True, skip_pool=shape.skip_pool) == shape and shape.stem < 4
     if found != shape and not grows:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
     for networks, trained in (((nets.G_AB, nets.ema_G_AB), model.G_AB), ((nets.G_BA, nets.ema_G_BA), model.G_BA)):
@@ -381,6 +381,7 @@ def take_without_skip(generator: Generator, trained: Generator) -> None:
     weights, ours = trained.state_dict(), generator.state_dict()
     decoded = weights["head.0.weight"].shape[1]
     nn.init.dirac_(ours["join.0.weight"][:decoded])
+    nn.init.kaiming_normal_(ours["join.0.weight"][decoded:, decoded:])  # at 0.02 it would be found late
     ours["head.0.weight"].zero_()[:, :decoded] = weights.pop("head.0.weight")
     generator.load_state_dict(ours | weights)
 
