@@ -1025,7 +1025,12 @@ def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six,
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"skip": True}, {}), ({"skip": True}, {"skip": True, "skip_pool": 4}), ({"stem": 4}, {"stem": 4, "skip": True}), ({}, {"skip": True, "blocks": 2})],
+    [
+        ({"skip": True}, {}),
+        ({"skip": True}, {"skip": True, "skip_pool": 4}),
+        ({"stem": 4}, {"stem": 4, "skip": True}),
+        ({}, {"skip": True, "blocks": 2}),
+    ],
 )
 def test_only_what_can_do_the_same_starts_from_another_shape(six, tmp_path, before, after):
     plain = tiny_config().generator

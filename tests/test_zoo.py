@@ -26,8 +26,8 @@ PROBLEMS = {
     "half": 'The model "half" has no model.safetensors.',
     "misfit": 'The weights of the model "misfit" do not fit its config.json: they belong to another network.',
     "nameless": 'The model "nameless" has no config.json.',
-    "odd": 'The config.json of the model "odd" is not ours: filters, blocks, stem, kernel, channels, unshuffle '
-    "and reduce must be whole numbers.",
+    "odd": 'The config.json of the model "odd" is not ours: filters, blocks, stem, kernel, channels, unshuffle, '
+    "skip_pool and reduce must be whole numbers.",
     "torn": 'The config.json of the model "torn" cannot be read.',
 }
 
