@@ -52,8 +52,8 @@ class GeneratorConfig:
     take away grain and lines. What was decoded has been through 1/4 of the size. A long skip connection (Ronneberger
     et al. 2015)."""
     skip_pool: int = 1
-    """What ``skip`` shows is averaged over squares of so many pixels, 1 to 16, first: colours and light come through,
-    which instance normalisation takes away, and no lines or grain."""
+    """1, 2, 4, 8 or 16: what ``skip`` shows is first averaged over squares of so many pixels (after ``reduce``) and
+    enlarged again. Colours and light come through, which instance normalisation takes away, and no lines or grain."""
     reduce: int = 1
     """Paint at 1/2 or 1/4 of the image's size, and put the image's own fine detail back onto the enlarged paint: the
     top of a Laplacian pyramid stays as it is (Liang et al. 2021, LPTN). A network trained on small images serves larger

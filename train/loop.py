@@ -381,7 +381,7 @@ def take_without_skip(generator: Generator, trained: Generator) -> None:
     weights, ours = trained.state_dict(), generator.state_dict()
     decoded = weights["head.0.weight"].shape[1]
     nn.init.dirac_(ours["join.0.weight"][:decoded])
-    nn.init.kaiming_normal_(ours["join.0.weight"][decoded:, decoded:])  # at 0.02 it would be found late
+    nn.init.kaiming_normal_(ours["join.0.weight"][decoded:, decoded:])  # He et al. 2015; N(0, 0.02) is found late
     ours["head.0.weight"].zero_()[:, :decoded] = weights.pop("head.0.weight")
     generator.load_state_dict(ours | weights)
 
