@@ -475,6 +475,16 @@ def test_a_run_is_not_continued_with_other_settings(data, finished, changes, nam
     assert (finished / "state.pt").read_bytes() == before
 
 
+def test_a_run_from_before_a_setting_existed_goes_on(data, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    state = state_of(run)
+    del state["config"]["generator"]["skip_pool"], state["config"]["augment_from"]
+    torch.save(state, run / "state.pt")
+    fit(tiny_config(pairs=26), data, run, run / "model", ABOUT)
+    assert state_of(run)["pairs"] == 26
+    assert read_config(run / "model").training["earlier"] == [{"until": 24, "settings": {"pairs": 24}}]
+
+
 def test_a_run_is_not_continued_with_other_images(finished, tmp_path):
     data = write_domains(tmp_path / "data", 31)
     with pytest.raises(TrainingError) as caught:
@@ -521,10 +531,11 @@ def test_a_finished_training_takes_other_words_and_says_that_it_is_over(data, fi
     metrics, weights = {"features": "O-Net"}, (model / "model.safetensors").read_bytes()
     write_config(model, replace(read_config(model), metrics=metrics))
     words = replace(ABOUT, title="Lamps", domains=("night", "day"), directions=("On", "Off"), license="Free.")
-    fit(tiny_config(), data, run, model, words)
+    fit(tiny_config(), data, run, model, replace(words, description=""))
     assert f"{run} is over, after 24 pairs. A higher --pairs, --epochs or --hours goes on." in capsys.readouterr().err
     config = read_config(model)
     assert (config.title, config.license, config.directions["B2A"]) == ("Lamps", "Free.", "Off")
+    assert config.description == ABOUT.description  # a command without one takes none away
     assert [domain.label for domain in config.domains.values()] == ["night", "day"]
     assert config.metrics == metrics and (model / "model.safetensors").read_bytes() == weights
 
@@ -1030,6 +1041,8 @@ def test_a_model_without_skip_is_a_start_for_one_with_it_that_does_the_same(six,
         ({"skip": True}, {"skip": True, "skip_pool": 4}),
         ({"stem": 4}, {"stem": 4, "skip": True}),
         ({}, {"skip": True, "blocks": 2}),
+        ({}, {"mask": True, "detail": False}),
+        ({"mask": True, "detail": False}, {}),
     ],
 )
 def test_only_what_can_do_the_same_starts_from_another_shape(six, tmp_path, before, after):

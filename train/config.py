@@ -230,6 +230,13 @@ class TrainConfig:
         return json.loads(json.dumps(asdict(self)))
 
 
+def as_of_now(saved: dict[str, Any]) -> dict[str, Any]:
+    """Settings as `TrainConfig.to_json` once gave them, with today's defaults for those that did not exist then."""
+    now = TrainConfig().to_json()
+    nested = {name: now[name] | saved.get(name, {}) for name in ("generator", "discriminator")}
+    return now | saved | nested
+
+
 @dataclass(frozen=True)
 class About:
     """What the page says of the model; human words live here and in ``config.json``, never in code."""

@@ -36,7 +36,7 @@ from cyclegan.networks import Generator, GeneratorConfig
 from train import schedule
 from train.buffer import ImageBuffer
 from train.card import write_card
-from train.config import About, TrainConfig
+from train.config import About, TrainConfig, as_of_now
 from train.data import Pairs
 from train.distill import Teacher
 from train.errors import TrainingError, warn
@@ -357,8 +357,9 @@ def start_from(nets: Networks, folder: Path, shape: GeneratorConfig) -> None:
     A shape with ``skip`` may start from the same without.
     """
     model = CycleGAN.from_pretrained(folder)
-    # Weights know nothing of what is done around them.
-    found = replace(model.config.generator, reduce=shape.reduce, detail=shape.detail)
+    found = model.config.generator
+    if found.mask == shape.mask:  # else another shape, and it might not bear the detail
+        found = replace(found, reduce=shape.reduce, detail=shape.detail)  # done around the weights, which do not know
     grows = not found.skip and replace(found, skip=True, skip_pool=shape.skip_pool) == shape and shape.stem < 4
     if found != shape and not grows:
         raise TrainingError(f"The generators of {folder} have another shape than this recipe's. Start without --init.")
@@ -537,7 +538,7 @@ def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, 
     """Raise TrainingError when a run is resumed with what would make it another training."""
     if not state.keys() >= {"processes", "sources", *COUNTERS}:
         raise TrainingError(f"{run} is of an earlier version. Choose another --run and --init to begin with its model.")
-    wanted, saved = config.to_json(), state["config"]
+    wanted, saved = config.to_json(), as_of_now(state["config"])
     changed = sorted(k for k in wanted if k not in _MAY_DIFFER | _MAY_TURN and wanted[k] != saved.get(k))
     if changed:
         raise TrainingError(
@@ -559,8 +560,8 @@ def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, 
 
 def turned(state: dict, config: TrainConfig, run: Path) -> list[dict[str, Any]]:
     """What a resumed run did otherwise, for its model to say: at most one {"until": pairs, "settings": those then}."""
-    now, then = config.to_json(), state["config"]
-    settings = {name: then[name] for name in sorted(_MAY_TURN) if name in then and then[name] != now[name]}
+    now, then = config.to_json(), as_of_now(state["config"])
+    settings = {name: then[name] for name in sorted(_MAY_TURN) if then[name] != now[name]}
     if not settings or not state["pairs"]:
         return []
     changes = ", ".join(f"{name} {now[name]} instead of {value}" for name, value in settings.items())
@@ -583,12 +584,13 @@ def finish(run: Path, model_folder: Path) -> None:
 
 
 def reword(model_folder: Path, about: About) -> None:
-    """Give a finished model the words that its command has now."""
+    """Give a finished model the words of its command now; description and licence stay where that has none."""
     config = read_config(model_folder)
     domains = {k: replace(config.domains[k], label=label) for k, label in zip("AB", about.domains, strict=True)}
     directions = dict(zip(DIRECTIONS, about.directions, strict=True))
     config = replace(config, domains=domains, directions=directions, title=about.title)
-    write_config(model_folder, replace(config, description=about.description, license=about.license))
+    description, license = about.description or config.description, about.license or config.license
+    write_config(model_folder, replace(config, description=description, license=license))
 
 
 def is_complete(model_folder: Path, pairs: int) -> bool:
