@@ -2,11 +2,12 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from train_fixtures import one_thread, tiny_config, write_domains  # noqa: F401
 
-from cyclegan.model import CycleGAN
+from cyclegan.model import CycleGAN, read_config, write_config
 from cyclegan.networks import GeneratorConfig
 from cyclegan.zoo import Zoo
 from train import campaign as module
@@ -80,6 +81,40 @@ def test_more_time_later_trains_on(tiny, crops, tmp_path):
         assert training["hours"] == pytest.approx(hours, abs=0.02)
 
 
+def test_a_model_of_something_else_is_not_overwritten(tiny, crops, tmp_path):
+    folder = tmp_path / "out" / "glasses"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(TrainingError, match="out/glasses holds a model already, and .* has no state to continue."):
+        campaign(["anime", "glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 1.0, "cpu")
+    assert not (tmp_path / "runs").exists() and (folder / "config.json").read_text() == "{}"
+
+
+def test_the_precision_chosen_for_a_model_stays(tiny, crops, tmp_path):
+    arguments = (["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    campaign(*arguments)
+    folder = tmp_path / "out" / "glasses"
+    write_config(folder, replace(read_config(folder), precision="bf16"))
+    campaign(*arguments)
+    assert read_config(folder).precision == "bf16"
+
+
+def test_another_recipe_is_another_training(tiny, crops, tmp_path, monkeypatch):
+    campaign(["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    monkeypatch.setitem(recipes.RECIPES, "other", replace(recipes.recipe("tiny"), lr=1e-3))
+    with pytest.raises(TrainingError, match="was started with other settings .*lr"):
+        campaign(["glasses"], "other", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+
+
+def test_a_run_of_so_many_pairs_is_not_done_by_the_clock(tiny, crops, tmp_path):
+    run, task = tmp_path / "runs" / "glasses", TASKS["glasses"]
+    config = replace(task.config("tiny", 1.0), hours=None, pairs=4)
+    loop.fit(config, crops / "glasses", run, run / "model", task.about)
+    module.save_evaluation(run / "model", *module.evaluate(run / "model", crops / "glasses", "cpu"))
+    campaign(["glasses"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.3, "cpu")
+    assert CycleGAN.from_pretrained(tmp_path / "out" / "glasses").config.training["pairs"] > 4
+
+
 def test_missing_data_is_noticed_before_anything_is_trained(tiny, crops, tmp_path):
     with pytest.raises(TrainingError, match="There is neither .*gender.tar nor a folder"):
         campaign(["glasses", "gender"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 1.0, "cpu")
@@ -105,17 +140,20 @@ def test_the_time_is_shared_among_the_models_named(crops, tmp_path, monkeypatch)
 
 
 def test_the_cards_command_is_the_training_itself(tiny, crops, tmp_path):
-    campaign(["anime"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu")
+    campaign(["anime"], "tiny", crops, tmp_path / "runs", tmp_path / "out", 0.2, "cpu", batch=4)
     training = json.loads((tmp_path / "out" / "anime" / "config.json").read_text())["training"]
     assert "--no-mask" in training["command"] and "--cycle 10" in training["command"]
+    assert "--batch 4" in training["command"] and training["recipe"]["batch"] == 4
+    assert "--license 'Non-commercial" in training["command"] and "--description 'Redraws a" in training["command"]
     assert training["recipe"]["cycle"] == 10 and not training["recipe"]["generator"]["mask"]
 
 
+@pytest.mark.parametrize("recipe", ["face", "utk-age"])
 @pytest.mark.parametrize("name", module.TASKS)
-def test_every_tasks_options_are_its_settings(name, capsys):
+def test_every_tasks_options_are_its_settings(name, recipe, capsys):
     task = module.TASKS[name]
-    config = task.config("face", 1.0)
-    command = ["fit", "--data", "x", "--run", "y", "--hours", "1", *task.flags(), "--dry-run"]
+    config = task.config(recipe, 1.0)
+    command = ["fit", "--recipe", recipe, "--data", "x", "--run", "y", "--hours", "1", *task.flags(), "--dry-run"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == config.to_json()
 

@@ -408,8 +408,8 @@ fetches the weights once (95 MB). Without, they are measured in O-Net, a network
     command.add_argument(
         "--save-pictures",
         action="store_true",
-        help="and pictures for the card: translations and reconstructions of test images, typical and least "
-        "convincing, without the inputs; whoever gets the model sees them",
+        help="and pictures for the card: translations of test images, typical and least convincing, without inputs "
+        "and reconstructions; whoever gets the model sees them",
     )
     command.add_argument("--panel", type=Path, help="write input | translation | reconstruction of images here (PNG)")
     command.add_argument("--count", type=_positive, default=60, help="images per direction in the panel (60)")
@@ -417,7 +417,7 @@ fetches the weights once (95 MB). Without, they are measured in O-Net, a network
     command.add_argument(
         "--failures", action="store_true", help="in the panel, those that convince the classifier least"
     )
-    command.add_argument("--no-inputs", action="store_true", help="leave the inputs out of the panel")
+    command.add_argument("--translations-only", action="store_true", help="no inputs and reconstructions in the panel")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to compute (auto)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(run_command=_evaluate)
@@ -445,7 +445,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.panel:
         try:
             args.panel.parent.mkdir(parents=True, exist_ok=True)
-            save_png(args.panel, panel(pictures, args.count, args.columns, not args.no_inputs, args.failures))
+            save_png(args.panel, panel(pictures, args.count, args.columns, args.translations_only, args.failures))
         except OSError as error:
             raise TrainingError(f"The panel cannot be written to {args.panel}: {error.strerror}.") from error
 
@@ -482,10 +482,10 @@ def _add_campaign(commands) -> None:
     command = commands.add_parser(
         "campaign",
         help="the project's own models, within a budget of time",
-        description="Train, measure and write the models of checkpoints/, one after the other. The same command again "
-        "goes on where it stopped.",
+        description="Train, measure and write anew the models that checkpoints/ has, one after the other. The same "
+        "command again goes on where it stopped.",
         epilog="""example:
-  python -m train campaign --data crops --hours 5
+  python -m train campaign --data crops --hours 5 --out models
 
 DIR holds a pack or a folder of crops for each model, as prepare --pack makes them.
 """,
@@ -493,8 +493,9 @@ DIR holds a pack or a folder of crops for each model, as prepare --pack makes th
     )
     command.add_argument("models", nargs="*", default=list(TASKS), metavar="MODEL", help=f"{', '.join(TASKS)} (all)")
     command.add_argument("--data", type=Path, required=True, help="folder with MODEL.tar or MODEL for each")
-    command.add_argument("--hours", type=float, required=True, help="time for all of them together")
+    command.add_argument("--hours", type=float, required=True, help="time of training, all of them together")
     _add_recipe(command)
+    command.add_argument("--batch", type=_positive, help="pairs per step (the recipe's)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go (runs)")
     command.add_argument("--out", type=Path, default=Path("checkpoints"), help="where models go (checkpoints)")
     command.add_argument("--device", default="auto", choices=DEVICES, help="where to train (auto)")
@@ -505,7 +506,8 @@ def _campaign(args: argparse.Namespace) -> None:
     from cyclegan.runtime import resolve_device
     from train.campaign import campaign
 
-    campaign(args.models, args.recipe, args.data, args.runs, args.out, args.hours, resolve_device(args.device))
+    device = resolve_device(args.device)
+    campaign(args.models, args.recipe, args.data, args.runs, args.out, args.hours, device, args.batch)
 
 
 def _add_bench(commands) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from cyclegan.model import CONFIG_FILE, PICTURE_FILES, WEIGHTS_FILE, read_config
 from train import recipes
 from train.card import write_card
-from train.config import About, TrainConfig
+from train.config import About, TrainConfig, as_of_now
 from train.errors import TrainingError, warn
 from train.evaluate import evaluate, save_evaluation
 from train.loop import fit
+from train.state import STATE_FILE
 
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
 _UTKFACE = _RESEARCH.format("UTKFace")
@@ -36,14 +37,16 @@ class Task:
     augment_from: float = 1.0
     """As in `TrainConfig`: for domains of under 3,000 images, which discriminators know by heart half through."""
 
-    def config(self, recipe: str, hours: float) -> TrainConfig:
-        """The recipe as this task needs it; raises TrainingError for one that cannot be that."""
+    def config(self, recipe: str, hours: float, batch: int | None = None) -> TrainConfig:
+        """The recipe as this task needs it, with another batch if one is given; raises TrainingError for one that
+        cannot be that."""
         config = recipes.recipe(recipe)
-        config = replace(config, hours=hours, keep_outside=self.keep_outside, augment_from=self.augment_from)
+        config = replace(config, hours=hours, epochs=None, batch=batch or config.batch)
+        config = replace(config, keep_outside=self.keep_outside, augment_from=self.augment_from)
         G, D = config.generator, config.discriminator
         if self.redraw:
             G, D = replace(G, unshuffle=1, mask=False, skip=False), replace(D, unshuffle=2)
-            config = replace(config, mask_area=0.0, identity=1.0, cycle=10.0, lr_ratio=1.5)
+            config = replace(config, mask_area=0.0, identity=1.0, identity_end=0.0, cycle=10.0, lr_ratio=1.5)
         return replace(config, generator=G, discriminator=D)
 
     def flags(self) -> list[str]:
@@ -95,20 +98,36 @@ TASKS = {
 }  # fmt: skip
 
 
-def campaign(names: list[str], recipe: str, data: Path, runs: Path, out: Path, hours: float, device: str) -> None:
+def campaign(
+    names: list[str],
+    recipe: str,
+    data: Path,
+    runs: Path,
+    out: Path,
+    hours: float,
+    device: str,
+    batch: int | None = None,
+) -> None:
     """Train with one recipe, measure and put into ``out`` each named model, in this order.
 
     ``data`` holds NAME.tar, a pack, or NAME, a folder of crops, per model; ``runs`` the run directories. Each model
-    gets its share of ``hours``; one that is done already is passed over, an interrupted one goes on, as does one that
-    has more time now. A model folder appears in ``out`` only once it is trained and measured; what people wrote into
-    its card stays. Raises TrainingError for an unknown name or missing data before anything is trained, and as `fit`
-    and `evaluate` do.
+    gets its share of ``hours``, to which measuring it is added; one that is done already is passed over, an interrupted
+    one goes on, as does one that has more time now. ``batch`` takes the place of the recipe's. A model folder appears
+    in ``out`` only once it is trained and measured; what people wrote into its card stays, as does what they set in a
+    model that has not been trained on. Raises TrainingError, before anything is trained, for an unknown name, missing
+    data or a model in ``out`` that is not of these ``runs``, and as `fit` and `evaluate` do.
     """
     if unknown := [name for name in names if name not in TASKS]:
         raise TrainingError(f"There is no task {unknown[0]}. Known ones: {', '.join(TASKS)}.")
     sources = {name: _crops(data, name) for name in names}
+    for name in names:
+        if (out / name / CONFIG_FILE).exists() and not (runs / name / STATE_FILE).exists():
+            raise TrainingError(
+                f"{out / name} holds a model already, and {runs / name} has no state to continue. Choose another "
+                "--out, or move that one away."
+            )
     total = sum(TASKS[name].share for name in names)
-    configs = {name: TASKS[name].config(recipe, hours * TASKS[name].share / total) for name in names}
+    configs = {name: TASKS[name].config(recipe, hours * TASKS[name].share / total, batch) for name in names}
     for name, config in configs.items():
         task, run = TASKS[name], runs / name
         model = run / "model"
@@ -117,23 +136,33 @@ def campaign(names: list[str], recipe: str, data: Path, runs: Path, out: Path, h
             fit(config, sources[name], run, model, replace(task.about, command=command), device)
             measured, pictures = evaluate(model, sources[name], device)
             save_evaluation(model, measured, pictures)
-        _ship(model, out / name)
+        if not _is_shipped(model, out / name):
+            _ship(model, out / name)
 
 
 def _is_done(model: Path, config: TrainConfig) -> bool:
-    """Whether a model has been trained for this long, measured and pictured."""
+    """Whether a model has been trained with these settings for this long, measured and pictured."""
     if not all((model / file).exists() for file in _FILES):
         return False
     found = read_config(model)
-    return bool(found.metrics) and found.training["recipe"]["hours"] >= config.hours
+    then, now = as_of_now(found.training["recipe"]), config.to_json()
+    alike = all(then[name] == now[name] for name in now if name not in ("hours", "compile"))  # fit may not compile
+    return bool(found.metrics) and alike and (then["hours"] or 0) >= now["hours"]
+
+
+def _is_shipped(model: Path, folder: Path) -> bool:
+    """Whether a folder has this model, whatever has been measured or set there since."""
+    return (folder / CONFIG_FILE).exists() and read_config(folder).training == read_config(model).training
 
 
 def _fit_command(task: Task, config: TrainConfig, recipe: str, data: Path, run: Path, model: Path) -> str:
     """What trains this model alone; the model card gives it to whoever wants to go on."""
     about = task.about
     words = ["python", "-m", "train", "fit", "--recipe", recipe, "--data", str(data), "--run", str(run), "--model"]
-    words += [str(model), "--hours", f"{config.hours:g}", "--title", about.title]
-    words += ["--domains", *about.domains, "--directions", *about.directions, *task.flags()]
+    words += [str(model), "--hours", f"{config.hours:g}", *task.flags()]
+    words += ["--batch", str(config.batch)] if config.batch != recipes.recipe(recipe).batch else []
+    words += ["--title", about.title, "--domains", *about.domains, "--directions", *about.directions]
+    words += ["--description", about.description, "--license", about.license]
     return shlex.join(words)
 
 
