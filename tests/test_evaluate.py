@@ -171,12 +171,12 @@ def test_a_template_with_more_surroundings_has_a_smaller_face():
     assert face_ellipse(wide, 128).sum() < 0.4 * face_ellipse(TEMPLATE, 128).sum()
 
 
-def test_the_panel_has_a_cell_per_image_and_can_leave_the_inputs_out(measured):
+def test_the_panel_has_a_cell_per_image_and_can_show_translations_only(measured):
     pictures = measured[1]
-    whole, generated = panel(pictures, 60, columns=2), panel(pictures, 60, columns=2, inputs=False)
+    whole, generated = panel(pictures, 60, columns=2), panel(pictures, 60, columns=2, publishable=True)
     cell = SIZE + 4
     assert whole.shape == (6 * cell + 12 + 5 * cell, 2 * (3 * SIZE + 8), 3)
-    assert generated.shape == (6 * cell + 12 + 5 * cell, 2 * (2 * SIZE + 8), 3)
+    assert generated.shape == (6 * cell + 12 + 5 * cell, 2 * (SIZE + 8), 3)
     assert np.array_equal(whole[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"].images[0, 0])
     assert np.array_equal(generated[2 : 2 + SIZE, 4 : 4 + SIZE], pictures["A2B"].images[0, 1])
     assert panel(pictures, 4, columns=2).shape[0] == 2 * cell + 12 + 2 * cell
@@ -232,16 +232,16 @@ def test_saved_figures_are_listed_with_the_model_and_shown_in_its_card(brighten,
     assert "| 100.0% | 0.0% |" in (brighten / "README.md").read_text()
 
 
-def test_saved_pictures_hold_no_input_and_the_card_shows_them(brighten, crops):
+def test_saved_pictures_hold_translations_only_and_the_card_shows_them(brighten, crops):
     assert main(arguments(brighten, crops, "--save")) == 0
     assert not (brighten / "grid.png").exists() and not (brighten / "failures.jpg").exists()
     assert main(arguments(brighten, crops, "--save-pictures")) == 0
     grid, failures = (np.asarray(Image.open(brighten / name)) for name in ("grid.png", "failures.jpg"))
-    assert grid.shape == (2 * (SIZE + 4) + 12, 4 * (2 * SIZE + 8), 3)
-    assert failures.shape == (4 * (SIZE + 4) + 12, 2 * (2 * SIZE + 8), 3)
+    assert grid.shape == (2 * (SIZE + 4) + 12, 8 * (SIZE + 8), 3)
+    assert failures.shape == (4 * (SIZE + 4) + 12, 4 * (SIZE + 8), 3)
     # Translated from A to B everything is brighter than any test image of A is on average.
-    across, down = 2 * SIZE + 8, SIZE + 4
-    cells = [failures[2 + y * down :, 4 + x * across :][:SIZE, :SIZE] for y in range(2) for x in range(2)]
+    across, down = SIZE + 8, SIZE + 4
+    cells = [failures[2 + y * down :, 4 + x * across :][:SIZE, :SIZE] for y in range(2) for x in range(4)]
     darkest = np.mean(np.asarray(Image.open(sorted((crops / "testA").iterdir())[0])))
     assert all(cell.mean() > darkest + 50 for cell in cells)
     card = (brighten / "README.md").read_text()

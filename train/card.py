@@ -105,8 +105,9 @@ python -m cyclegan translate photo.jpg --model {config.name} --direction A2B
         "<!-- generated: figures -->\n<!-- end -->",
         "## Limitations",
         "<!-- generated: failures -->\n<!-- end -->",
-        """Not written down yet. Draw `python -m train evaluate --panel panel.png`, look for inputs that come back
-unchanged, casts of colour, patterns, smeared eyes and people the data has few of, and say here what is seen.""",
+        """Not written down yet. Draw a panel with
+`python -m train evaluate --checkpoint MODEL --data CROPS --panel panel.png`, look for inputs that come back unchanged,
+casts of colour, patterns, smeared eyes and people the data has few of, and say here what is seen.""",
         "## Intended use",
         """For trying unpaired translation, for teaching and for research. What it paints is generated from the habits
 of its training images, stereotypes among them; it says nothing of how a person looks or would look.""",
@@ -132,15 +133,14 @@ def _failures(folder: Path) -> str:
         return ""
     return f"""![Where it fails]({FAILURES_FILE})
 
-Of all test images, those whose translation convinces the classifier least: left the translation, right its
-reconstruction, which stands for the input. Above A2B, below B2A.
+Translations of those test images that convince the classifier least, the worst first. Above A2B, below B2A.
 """
 
 
 def _figures(config: ModelConfig) -> str:
     rows = figures(config.metrics)
     if not rows:
-        return "Not measured yet: `python -m train evaluate --save` writes them here.\n"
+        return "Not measured yet: `python -m train evaluate --checkpoint MODEL --data CROPS --save` writes them here.\n"
     headings = [f"{config.directions[direction]} ({direction})" for direction in DIRECTIONS]
     table = [f"| | {' | '.join(headings)} |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     notes = [

@@ -35,8 +35,8 @@ SPLITS = ("test", "validation")
 
 _CHANGED = 0.1  # a pixel counts as changed when its mean over channels moved by more than this, pixels in [0, 1]
 _BATCH = 16  # images translated at once
-_SHOWN = 4  # images per direction in the pictures of a card
-_FAILURE_COLUMNS = 2  # the page shows failures beside the figures, in half of its width
+_SHOWN = 8  # images per direction in the pictures of a card
+_FAILURE_COLUMNS = 4  # the page shows failures beside the figures, in half of its width
 
 
 @dataclass(frozen=True)
@@ -234,18 +234,19 @@ def _changes(pictures: np.ndarray, face: np.ndarray | None) -> dict[str, Any]:
 
 
 def panel(
-    pictures: dict[str, Pictures], count: int, columns: int = 4, inputs: bool = True, failures: bool = False
+    pictures: dict[str, Pictures], count: int, columns: int = 4, publishable: bool = False, failures: bool = False
 ) -> np.ndarray:
     """Evenly spread images, or with ``failures`` the least convincing, as one picture, A2B above B2A: uint8 [H, W, 3].
 
-    Each cell shows input, translation and reconstruction from left to right. Without ``inputs`` it shows the last two
-    only, for data whose terms forbid to publish it: the reconstruction stands for the input.
+    Each cell shows input, translation and reconstruction from left to right; with ``publishable`` the translation only,
+    for data whose terms forbid to publish it, as a good reconstruction is nearly the input.
     """
     halves = []
     for direction in DIRECTIONS:
         of = pictures[direction]
         chosen = of.least_convincing(count) if failures else of.spread(count)
-        cells = [np.concatenate(list(triple), axis=1) for triple in chosen[:, 0 if inputs else 1 :]]
+        shown = chosen[:, 1:2] if publishable else chosen
+        cells = [np.concatenate(list(pictured), axis=1) for pictured in shown]
         cells = [np.pad(cell, ((2, 2), (4, 4), (0, 0)), constant_values=255) for cell in cells]
         cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
         rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
@@ -263,8 +264,8 @@ def check_saving(split: str) -> None:
 def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pictures] | None = None) -> ModelConfig:
     """Write the figures into ``config.json`` of a model folder and into its card; returns the new config.
 
-    ``pictures`` are put beside them for the card to show: translations and reconstructions of a few images evenly
-    spread, and of those that convince the classifier least; inputs never.
+    ``pictures`` are put beside them for the card to show: translations of a few images evenly spread, and of those that
+    convince the classifier least; inputs and reconstructions, which may be nearly the inputs, never.
     Raises TrainingError for figures of validation images, on which settings may have been chosen, for a model that has
     been trained on since it was measured, and where the folder cannot be written.
     """
@@ -275,8 +276,8 @@ def save_evaluation(folder: Path, evaluation: Evaluation, pictures: dict[str, Pi
     config = replace(config, metrics=evaluation.to_json())
     files = {}
     if pictures:
-        files[GRID_FILE] = encode_png(panel(pictures, _SHOWN, _SHOWN, inputs=False))
-        files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _FAILURE_COLUMNS, inputs=False, failures=True))
+        files[GRID_FILE] = encode_png(panel(pictures, _SHOWN, _SHOWN, publishable=True))
+        files[FAILURES_FILE] = encode_jpeg(panel(pictures, _SHOWN, _FAILURE_COLUMNS, publishable=True, failures=True))
     try:
         for name, content in files.items():
             partial = folder / f".{name}.partial"
