@@ -174,5 +174,5 @@ def test_a_student_does_not_take_the_place_of_its_teacher(teacher, tmp_path):
 def test_a_teacher_that_reduces_wants_other_sizes(tmp_path):
     config = replace(make_config("teacher", image_size=64), generator=GeneratorConfig(filters=32, blocks=4, reduce=2))
     make_model(config).save_pretrained(tmp_path / "teacher")
-    with pytest.raises(TrainingError, match="divisible by 8. Choose another --size"):
+    with pytest.raises(TrainingError, match="divisible by 8 and at least 32 pixels, not 36 x 36"):
         check_student(student(stages=((36, 0.0),)), tmp_path / "teacher")

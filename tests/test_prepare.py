@@ -267,10 +267,11 @@ def test_drawings_need_no_detector(raw, tmp_path, monkeypatch):
 def test_a_name_too_long_for_a_crop_is_rejected_and_stops_nothing(tmp_path):
     raw = tmp_path / "raw"
     for letter in "AB":
-        for name in (f"{letter}.png", "x" * 246 + ".png"):  # with .jpg and what a half-written file is called: 263
+        for name in (f"{letter}.png", "x" * 251 + ".png"):  # the folders' part of a name comes on top
             write_image(raw / f"train{letter}" / name, np.full((40, 40, 3), ord(letter), np.uint8))
-    report = prepare(found(raw), tmp_path / "out", SQUARE)
-    assert report.crops == {"trainA": 1, "trainB": 1} and report.rejected == {LONG_NAME: 2}
+    for _ in range(2):  # a second run is as good as the first
+        report = prepare(found(raw), tmp_path / "out", SQUARE)
+        assert report.crops == {"trainA": 1, "trainB": 1} and report.rejected == {LONG_NAME: 2}
     assert not [path for path in (tmp_path / "out").rglob(".*")]
 
 
@@ -285,7 +286,6 @@ def test_pictures_that_prepare_refuses_do_not_become_crops(tmp_path):
     assert not (tmp_path / "mine" / "prepare.json").exists()
 
 
-@needs_real_images
 @needs_real_images
 def test_each_domain_has_its_own_way_of_finding_faces(tmp_path):
     """Photographs to drawings: a picture without a face is rejected among photographs and cut among drawings."""

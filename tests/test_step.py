@@ -58,9 +58,9 @@ def test_the_total_is_the_weighted_sum_of_the_paper():
     )
 
 
-@pytest.mark.parametrize("mask", [False, True])
-def test_every_part_is_what_its_name_says(mask):
-    step, _, nets = halves(generator=GeneratorConfig(filters=4, blocks=1, mask=mask))
+@pytest.mark.parametrize(("mask", "norm"), [(False, "instance"), (True, "instance"), (False, "switchable")])
+def test_every_part_is_what_its_name_says(mask, norm):
+    step, _, nets = halves(generator=GeneratorConfig(filters=4, blocks=1, mask=mask, norm=norm))
     real_A, real_B = images(2)
     _, parts, fake_A, fake_B = step(real_A, real_B, 1.0, 1.0, 0.0, 0.0, False, None)
     with torch.no_grad():

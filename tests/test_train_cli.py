@@ -72,6 +72,7 @@ def test_the_help_of_settings_is_that_of_the_config(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "--identity IDENTITY Weight of the identity loss at the start" in text
     assert "`" not in text and "%%" not in text
+    assert '"spectral" (Miyato et al. 2018), "batch" or "none"' in text  # no sentence ends after "et al."
 
 
 def test_no_command_is_wrong_usage(capsys):
@@ -373,6 +374,8 @@ def test_a_run_in_the_folder_that_one_is_in_is_named_after_it(tiny_recipe, tmp_p
 
 def test_names_that_are_no_text_do_not_stop_a_training(tiny_recipe, tmp_path):
     data = write_domains(tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape"))
-    run = str(tmp_path / "run")
-    assert main(["fit", "--recipe", "tiny", "--data", str(data), "--run", run, "--device", "cpu"]) == 0
-    assert "caf" in CycleGAN.from_pretrained(tmp_path / "run" / "model").config.training["command"]
+    run = tmp_path / b"th\xe9".decode("utf-8", "surrogateescape")
+    begin = ["fit", "--recipe", "tiny", "--data", str(data), "--device", "cpu", "--run"]
+    assert main([*begin, str(run)]) == 0
+    config = CycleGAN.from_pretrained(run / "model").config
+    assert "caf" in config.training["command"] and config.title == r"th\udce9"

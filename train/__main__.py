@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from dataclasses import fields, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from cyclegan.errors import CycleGANError
 from train.config import PRECISIONS, About, TrainConfig
-from train.errors import TrainingError
+from train.errors import TrainingError, as_text
 
 EXAMPLE = """
 from two folders of photographs to a model in the page:
@@ -270,7 +271,7 @@ def _doc(config: str, name: str) -> str:
         match pair:
             case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
                 if field == name:
-                    sentence = text.split(". ")[0].rstrip(".")
+                    sentence = re.split(r"(?<!et al)\. ", text)[0].rstrip(".")
                     return " ".join(sentence.replace("``", "").replace("%", "%%").split())
     raise KeyError(name)
 
@@ -311,12 +312,11 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
 def _about(args: argparse.Namespace) -> tuple[Path, About]:
     """(model folder, words) of a new model."""
     model = args.model or args.run / "model"
-    name = (args.model or args.run).resolve().name
+    name = as_text((args.model or args.run).resolve().name)
     a, b = args.domains
     directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))
-    # Names of files need not be text, but what goes into the model has to be.
-    command = shlex.join(["python", "-m", "train", *args.argv]).encode(errors="backslashreplace").decode()
     title = args.title or name
+    command = as_text(shlex.join(["python", "-m", "train", *args.argv]))
     return model, About(name, title, tuple(args.domains), directions, args.description, args.license, command)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -202,7 +203,8 @@ def cached_classifier(data: Path, validation: int, config: ClassifierConfig, dev
     except (OSError, SafetensorError) as error:
         warn(f"The attribute classifier could not be kept in {file} ({error}); it will be trained again next time.")
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that can only be read
+            partial.unlink()
     return classifier
 
 

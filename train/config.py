@@ -214,16 +214,13 @@ class TrainConfig:
 
     def shape(self, height: int) -> tuple[int, int]:
         """(height, width) in pixels of the images that a stage is trained on: smaller by the generator's ``reduce``."""
-        return self._with_width(height // self.generator.reduce)
+        height, step = height // self.generator.reduce, 4 * self.generator.unshuffle
+        return height, step * round(height * self.aspect / step)
 
     @property
     def cycle_shape(self) -> tuple[int, int] | None:
         """(height, width) in pixels at which cycles are compared; None for that of the images."""
-        return None if self.cycle_size is None else self._with_width(self.cycle_size)
-
-    def _with_width(self, height: int) -> tuple[int, int]:
-        step = 4 * self.generator.unshuffle
-        return height, step * round(height * self.aspect / step)
+        return None if self.cycle_size is None else (self.cycle_size, round(self.cycle_size * self.aspect) or 1)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""

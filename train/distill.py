@@ -45,12 +45,14 @@ def check_student(config: TrainConfig, teacher: Path) -> ModelConfig:
         raise TrainingError("A student works in colour, as its teacher does. Leave out --channels.")
     if config.generator.reduce > 1:
         raise TrainingError("A student is trained at the size that it serves. Leave out --reduce.")
-    height, width = config.shape(config.image_size)
     step = taught_by.generator.step
-    if height % step or width % step:
-        raise TrainingError(
-            f"The teacher translates images whose sides are divisible by {step}. Choose another --size."
-        )
+    for stage, _ in config.stages:
+        height, width = config.shape(stage)
+        if height % step or width % step or min(height, width) < 4 * step:
+            raise TrainingError(
+                f"The teacher translates images whose sides are divisible by {step} and at least {4 * step} pixels, "
+                f"not {width} x {height}. Choose another --size."
+            )
     student, theirs = (count_macs(each, height, width) for each in (config.generator, taught_by.generator))
     if student > MOST_MACS:
         raise TrainingError(

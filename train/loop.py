@@ -39,7 +39,7 @@ from train.card import write_card
 from train.config import About, TrainConfig, as_of_now
 from train.data import Pairs
 from train.distill import Teacher
-from train.errors import TrainingError, warn
+from train.errors import TrainingError, as_text, warn
 from train.health import check_alive, check_finite, naming_memory, warn_of_overfitting, warn_of_standstill
 from train.log import LossLog, plot_log
 from train.prepare import Geometry, read_geometry
@@ -214,8 +214,8 @@ def _fit(
         trained |= {"images": pairs_data.digest}
         trained |= {"command": about.command} if about.command else {}
         trained |= {"earlier": earlier} if earlier else {}
-        trained |= {"started_from": init.name} if init else {}
-        trained |= {"teacher": teacher.name} if teacher else {}
+        trained |= {"started_from": as_text(init.name)} if init else {}
+        trained |= {"teacher": as_text(teacher.name)} if teacher else {}
         served = min(config.shape(height)) * config.generator.reduce  # the page shows squares, as large as they were
         with writing(model_folder):
             write_snapshot(nets, config.generator, served, geometry, about, trained, model_folder)

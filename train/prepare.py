@@ -164,10 +164,11 @@ def _cut_missing(
 ) -> Generator[tuple[str, str, bytes | str], None, None]:
     """Yield (folder, name, crop as JPEG or why there is none) for each image that has not been dealt with."""
     every = [(folder, name, path) for folder, paths in images.items() for name, path in paths.items()]
+    done = {folder: set(os.listdir(out / folder)) if (out / folder).is_dir() else set() for folder in images}
     work = [
         (folder, name, (path, geometry.faces[folder.endswith("B")]))
         for folder, name, path in every
-        if (folder, name) not in rejected and not (out / folder / f"{name}.jpg").exists()
+        if (folder, name) not in rejected and f"{name}.jpg" not in done[folder]
     ]
     job = partial(_cut_file, geometry=geometry, device=device)
     files = [file for _, _, file in work]

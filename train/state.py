@@ -1,7 +1,7 @@
 """Two artefacts, two names: the training state (to resume) and the snapshot (a model folder, to translate with)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -25,7 +25,8 @@ def save_state(run: Path, state: dict) -> None:
         torch.save(state, partial)
         replace_durably(partial, run / STATE_FILE)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that can only be read by now
+            partial.unlink()
         raise TrainingError(
             f"The training state cannot be written to {run}: {error}. The previous state is intact."
         ) from error

@@ -22,7 +22,8 @@ from train.discriminators import PatchDiscriminator
 R1_EVERY = 16  # steps between two gradient penalties (lazy regularisation: Karras et al. 2020, appendix B)
 _MASK_WEIGHT = 10.0
 
-Translate = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+Painted = tuple[Tensor, Tensor | None]
+Translate = Callable[[Tensor], Painted]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,16 @@ class GeneratorStep(nn.Module):
         with torch.no_grad():
             return blend(real_B, *self._paint_BA(real_B)), blend(real_A, *self._paint_AB(real_A))
 
+    def _paint_both(self, paint: Translate, first: Tensor, second: Tensor) -> tuple[Painted, Painted]:
+        """What a generator paints of two batches, in one pass, which is cheaper than two; unless it normalises by
+        statistics of a batch, which must not mix."""
+        if self.config.generator.norm == "switchable":
+            return paint(first), paint(second)
+        rgb, alpha = paint(torch.cat([first, second]))
+        rgbs = rgb.tensor_split([len(first)])
+        alphas = (None, None) if alpha is None else alpha.tensor_split([len(first)])
+        return (rgbs[0], alphas[0]), (rgbs[1], alphas[1])
+
     def forward(
         self,
         real_A: Tensor,
@@ -118,17 +129,14 @@ class GeneratorStep(nn.Module):
         ``cycle``, ``identity``, ``mask_area``, ``noise`` and ``augment`` are what they are at this moment of the
         schedule, ``taught`` a teacher's (fake_A, fake_B), if there is one.
         """
-        B = len(real_A)
-        if identity:  # one pass over both domains is cheaper than two
-            rgb_B, alpha_B = self._paint_AB(torch.cat([real_A, real_B]))
-            rgb_A, alpha_A = self._paint_BA(torch.cat([real_B, real_A]))
-            idt_B = blend(real_B, rgb_B[B:], None if alpha_B is None else alpha_B[B:])
-            idt_A = blend(real_A, rgb_A[B:], None if alpha_A is None else alpha_A[B:])
+        if identity:
+            (rgb_B, alpha_B), same_B = self._paint_both(self._paint_AB, real_A, real_B)
+            (rgb_A, alpha_A), same_A = self._paint_both(self._paint_BA, real_B, real_A)
+            idt_B, idt_A = blend(real_B, *same_B), blend(real_A, *same_A)
         else:
             (rgb_B, alpha_B), (rgb_A, alpha_A) = self._paint_AB(real_A), self._paint_BA(real_B)
             idt_B, idt_A = real_B, real_A
-        alpha_B, alpha_A = (None if alpha is None else alpha[:B] for alpha in (alpha_B, alpha_A))
-        fake_B, fake_A = blend(real_A, rgb_B[:B], alpha_B), blend(real_B, rgb_A[:B], alpha_A)
+        fake_B, fake_A = blend(real_A, rgb_B, alpha_B), blend(real_B, rgb_A, alpha_A)
 
         shown_B, shown_A = (seen(fake, noise, augment) for fake in (fake_B, fake_A))
         parts = {
