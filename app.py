@@ -4,10 +4,15 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 # Before Gradio is imported: no telemetry, no version check.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# Not the folder that all of Gradio's programs share: what others keep there is not ours to delete, and we may not be
+# allowed to write there.
+if hasattr(os, "getuid"):
+    os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), f"face-translation-{os.getuid()}"))
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 

@@ -237,7 +237,7 @@ class Batch:
     def _face(self, each: Translation, stem: str) -> dict[str, Any]:
         row: dict[str, Any] = {
             "box": _rounded(each.box),
-            "landmarks": each.face.landmarks.round(1).tolist() if each.face else None,
+            "landmarks": each.face.landmarks.astype(float).round(1).tolist() if each.face else None,
             "score": round(float(each.face.score), 4) if each.face else None,
             "cycle_l1": round(each.cycle_l1, 4),
         }

@@ -69,12 +69,14 @@ def make_engine(
     engine: str = "auto",
     precision: str = "f32",
     calibration: Calibration | None = None,
+    keep: bool = True,
 ) -> Engine:
     """The engine for a generator in evaluation mode, for pictures of ``size`` pixels.
 
     ``device`` comes from `resolve_device`. ``engine`` is ``"torch"``, ``"openvino"`` (CPU only) or ``"auto"``: OpenVINO
     on the CPU, PyTorch elsewhere. ``precision`` is the least exact one allowed, for OpenVINO; where the processor lacks
-    it, float32 takes its place. ``"int8"`` needs a ``calibration`` (`quantize.calibrate`). Raises DeviceError for
+    it, float32 takes its place. ``"int8"`` needs a ``calibration`` (`quantize.calibrate`). With ``keep`` OpenVINO's
+    compiled model stays on this machine's disk for the next time. Raises DeviceError for
     OpenVINO off the CPU, and ValueError for another engine and for int8 without the network's own calibration.
     """
     if engine not in ENGINES:
@@ -85,7 +87,7 @@ def make_engine(
         return CUDAEngine(generator, size) if device == "cuda" else TorchEngine(generator, size, device)
     if device != "cpu":
         raise DeviceError(f'OpenVINO runs on the CPU only, not on "{device}".')
-    return OpenVINOEngine(generator, size, available_precision(precision), calibration)
+    return OpenVINOEngine(generator, size, available_precision(precision), calibration, keep)
 
 
 def available_precision(precision: str) -> str:
@@ -153,13 +155,20 @@ class CUDAEngine:
 class OpenVINOEngine:
     """OpenVINO on the CPU, one picture at a time: one compiled model for all threads, which queue for its requests."""
 
-    def __init__(self, generator: Generator, size: int, precision: str = "f32", calibration: Calibration | None = None):
+    def __init__(
+        self,
+        generator: Generator,
+        size: int,
+        precision: str = "f32",
+        calibration: Calibration | None = None,
+        keep: bool = True,
+    ):
         self.precision = precision
         if precision != "int8":
             calibration = None
         elif calibration is None:
             raise ValueError("int8 needs a calibration.")
-        compiled = _compile(generator, size, precision, calibration)
+        compiled = _compile(generator, size, precision, calibration, keep)
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         for _ in range(_REQUESTS):
             self._requests.put(compiled.create_infer_request())
@@ -186,14 +195,15 @@ def _capabilities() -> list[str]:
     return _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _compile(generator: Generator, size: int, precision: str, calibration: Calibration | None) -> Any:
+def _compile(generator: Generator, size: int, precision: str, calibration: Calibration | None, keep: bool) -> Any:
     """The generator as an OpenVINO model for one picture, from the cache if it was compiled on this machine before."""
     key = _key(generator, size, precision, calibration)
     if (compiled := _cached(key, _options(precision))) is not None:
         return compiled
     network = generator if calibration is None else quantized(generator, calibration)
     compiled = compile_network(network, [1, generator.config.channels, size, size], precision)
-    _keep(key, compiled.export_model())
+    if keep:
+        _keep(key, compiled.export_model())
     return compiled
 
 

@@ -106,6 +106,7 @@ class Translator:
                     self._engine,
                     config.precision,
                     config.calibration.get(direction),
+                    keep=model in self.zoo.entries,  # a guest leaves nothing behind
                 )
             return self._engines[key]
 

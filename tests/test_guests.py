@@ -121,9 +121,20 @@ def test_there_is_a_limit_to_hospitality(files, checkpoints):
         translator.engine(names[0], "A2B")
         names.append(translator.add_guest(folder))
     assert translator.zoo.guests == names[1:]
-    with pytest.raises(UnknownModelError):
+    with pytest.raises(UnknownModelError, match="had to make room for others. Add it again."):
         translator.engine(names[0], "A2B")
     translator.engine(names[1], "A2B")
+
+
+def test_a_guest_leaves_nothing_on_this_machines_disk(files, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    translator = Translator(Zoo(checkpoints), "cpu")
+    with guests.from_files(files.items()) as folder:
+        name = translator.add_guest(folder)
+    translator.engine(name, "A2B")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    translator.engine("glasses", "A2B")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 # --- The Hub, as far as it can be tried without it ---

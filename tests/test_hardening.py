@@ -26,7 +26,7 @@ from served import file_data
 from cyclegan import batch
 from cyclegan.images import encode_png
 from cyclegan.ui import build_demo, launch
-from cyclegan.ui.page import MAX_FILE
+from cyclegan.ui.limits import MAX_FILE
 from cyclegan.zoo import Zoo
 
 PHOTO = encode_png(texture(120, 160))
@@ -216,6 +216,8 @@ def test_what_is_not_public_cannot_be_called_by_name(served, api):
             assert api.post(f"/{way}/{name}", json={"data": []}).status_code >= 400, (way, name)
     for way in ("run", "api"):
         assert api.post(f"/{way}/translate", json={"data": []}).status_code >= 400
+    for request in (api.post("/process_recording", content=b"x"), api.get("/deep_link?session_hash=x")):
+        assert request.status_code == 404 and request.json() == {"detail": "There is nothing here."}
     assert api.get("/file=/tmp/call/x.png").status_code == 403  # a file in a folder of that name is a file
 
 

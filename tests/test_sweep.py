@@ -2,14 +2,18 @@
 
 import os
 import socket
+import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fake_translator import FakeTranslator
+from gradio.state_holder import StateHolder
 
 from cyclegan.ui import build_demo, launch
-from cyclegan.ui.sweep import keep_swept, sweep
+from cyclegan.ui.sweep import forget_visits, keep_swept, sweep, sweep_work, work_folder
 
 HASH = 64 * "a"
 
@@ -41,6 +45,36 @@ def test_links_are_not_followed(tmp_path):
     (tmp_path / "temp" / HASH).symlink_to(tmp_path / "home")
     sweep(tmp_path / "temp", age=-1)
     assert (tmp_path / "home" / "photo.jpg").exists()
+
+
+def test_work_of_processes_that_were_killed_goes_and_that_of_others_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid in (ended.pid, os.getpid(), 1):  # this process has not begun any, so it is of one before with its number
+        make(tmp_path, f"work-{pid}-abc/photo.jpg")
+    make(tmp_path, "work-x")
+    sweep_work(tmp_path)
+    assert files(tmp_path) == {"work-1-abc", "work-1-abc/photo.jpg", "work-x"}
+    with work_folder() as folder:
+        sweep(tmp_path, age=-1)  # however long it takes
+        assert Path(folder).is_dir() and Path(folder).parent == tmp_path
+    assert not Path(folder).exists()
+
+
+def test_a_visit_is_forgotten_with_all_that_it_was_shown():
+    left = []
+    with gr.Blocks() as page:
+        gr.State("photo", delete_callback=left.append)
+        page.state_session_capacity = 10
+    visits = StateHolder()
+    visits.set_blocks(page)
+    for name in ("old", "new"):
+        visits[name][0]
+    visits.time_last_used["old"] -= timedelta(seconds=100)
+    forget_visits(visits, age=60)
+    assert "old" not in visits and "new" in visits and set(visits.time_last_used) == {"new"}
+    assert left == ["photo"]
 
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path):

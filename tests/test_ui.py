@@ -1,6 +1,7 @@
 """The page without a browser: the photo input, the drawings, the words, and the endpoints over HTTP."""
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -239,6 +240,16 @@ def test_an_answer_is_kept_as_the_part_that_changed(answer):
     half = (result.photo.astype(float) + result.output) / 2
     assert np.abs(kept.picture(0.5) - half).max() <= 0.5
     assert Image.open(kept.patch).size == (64, 72)  # the second face of the fake translator
+
+
+@pytest.mark.parametrize("side", [0, 3])
+def test_answers_of_small_changes_are_kept_too(answer, translator, side):
+    result = answer[1]
+    output = result.photo.copy()
+    output[5 : 5 + side, 7 : 7 + side] ^= 255
+    changed = dataclasses.replace(result, output=output)
+    kept = Answer.of(answer[0].photo, changed, translator.zoo, answer[0].chain, gr.File(render=False))
+    assert np.array_equal(kept.picture(), output)
 
 
 def test_a_file_says_what_it_is(answer, translator):

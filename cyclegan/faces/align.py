@@ -173,25 +173,26 @@ def paste_all(photo: np.ndarray, faces: Sequence[Sequence[Change]]) -> np.ndarra
     The order of the faces does not matter: where their crops overlap, each has its share of the change, the larger the
     deeper a pixel lies in its crop.
     """
-    changed = []
-    for face in faces:
-        alone = photo
-        for change in face:
-            alone = paste(alone, change.before, change.after, change.matrix, change.detail)
-        changed.append(alone)
-    if len(changed) == 1:
-        return changed[0]
+    if len(faces) == 1:
+        return _pasted(photo, faces[0])
     height, width = photo.shape[:2]
     depths = [_depth(face, height, width) for face in faces]
     total = np.zeros((height, width), np.float32)
     for (rows, columns), depth in depths:
         total[rows, columns] += depth
     result = photo.copy()
-    for alone, ((rows, columns), depth) in zip(changed, depths, strict=True):
+    for face, ((rows, columns), depth) in zip(faces, depths, strict=True):
         share = (depth / np.maximum(total[rows, columns], 1e-12))[..., None]
-        change = alone[rows, columns].astype(np.float32) - photo[rows, columns]
+        # One copy of the photo at a time: a group's would fill the memory.
+        change = _pasted(photo, face)[rows, columns].astype(np.float32) - photo[rows, columns]
         result[rows, columns] = np.clip(np.rint(result[rows, columns] + share * change), 0, 255).astype(np.uint8)
     return result
+
+
+def _pasted(photo: np.ndarray, face: Sequence[Change]) -> np.ndarray:
+    for change in face:
+        photo = paste(photo, change.before, change.after, change.matrix, change.detail)
+    return photo
 
 
 def _depth(face: Sequence[Change], height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray]:

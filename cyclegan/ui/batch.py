@@ -4,7 +4,6 @@ import html
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,8 @@ from cyclegan.batch import Batch, Progress, file_name, gather, pack
 from cyclegan.errors import BadImageError
 from cyclegan.translator import Faces, Translator
 from cyclegan.ui.components import FilesInput, SentFile, toasts
+from cyclegan.ui.limits import MAX_FILE
+from cyclegan.ui.sweep import work_folder
 
 MAX_FILES = 200
 """The most files of one batch, those in zips included."""
@@ -31,7 +32,8 @@ _EVERY = 0.3  # seconds between two pictures of the progress
 _EMPTY = f"""
 <div class="empty">
   <p>Each file is listed here with what became of it. One that cannot be used does not stop the others.</p>
-  <p>Up to {MAX_FILES} files at once. Videos may last {MAX_SECONDS} seconds, and keep their sound.</p>
+  <p>Up to {MAX_FILES} files at once, of at most {MAX_FILE // 2**20} MB each: with a larger one among them none is
+  taken. Videos may last {MAX_SECONDS} seconds, and keep their sound.</p>
 </div>
 """
 
@@ -91,7 +93,7 @@ def results(
     The zip is one of the files of ``component`` and goes with them. Raises BadImageError without files or with too
     many, and as `Batch` does.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with work_folder() as folder:
         kept = [_kept(file.path, Path(folder) / str(number)) for number, file in enumerate(files or [])]
         sources = gather(kept, [file.name for file in files or []])
         if not sources:

@@ -10,20 +10,23 @@ from collections.abc import Collection
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MAX_FILE = 30 * 2**20
+"""Bytes of the largest file that is taken."""
 MAX_UPLOAD = 2**30
 """Bytes of all files of one upload together; they go to the disk."""
-
 
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 # Files are served under /file=PATH, whatever folders they lie in.
 _CALL = re.compile(r"[^=]*/(?:call/(?:v2/)?|run/|api/)([^/]*)")
+# What Gradio offers besides and this page does not use: to convert a recording, and to store a visit for a link.
+_UNUSED = re.compile(r"[^=]*/(?:process_recording|deep_link)/?")
 # By this name the page runs functions by number, for what needs no queue.
 _BY_NUMBER = "predict"
 
 
 class PublicOnly:
-    """ASGI middleware that answers 404 to calls by name of what is not public.
+    """ASGI middleware that answers 404 to calls by name of what is not public, and to what no page here asks for.
 
     Gradio would run the functions of the page's own buttons for anybody who guesses their names, and hang up without a
     word on names that it does not know.
@@ -35,8 +38,11 @@ class PublicOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        called = _CALL.match(scope["path"]) if scope["type"] == "http" else None
-        if called and called[1] not in (*self.names, _BY_NUMBER):
+        is_http = scope["type"] == "http"
+        called = _CALL.match(scope["path"]) if is_http else None
+        if is_http and _UNUSED.fullmatch(scope["path"]):
+            await _refuse(send, 404, "There is nothing here.")
+        elif called and called[1] not in (*self.names, _BY_NUMBER):
             known = ", ".join(f"/{name}" for name in sorted(self.names))
             await _refuse(send, 404, f'There is no endpoint "{called[1][:80]}". There are: {known}.')
         else:

@@ -89,12 +89,13 @@ def models_tab(translator: Translator, photo: PhotoTab, tab: gr.Tab, add_models:
             )  # fmt: skip
 
     def take_in(source, names: list[str], cards: list[str]) -> dict[gr.components.Component, Any]:
+        there = [(name, card) for name, card in zip(names, cards, strict=True) if name in zoo.guests]
+        names, cards = [name for name, _ in there], [card for _, card in there]  # others had to make room
         if len(names) >= _MOST:
             raise BadCheckpointError(f"You have added {_MOST} models, which is the most for one visit.")
         with source as folder:
             name = translator.add_guest(folder)
-            cards = [*cards, _card(zoo.entry(name), folder)]
-        names = [*names, name]
+            names, cards = [*names, name], [*cards, _card(zoo.entry(name), folder)]
         gr.Info(plain(f"“{zoo.config(name).title}” can now be chosen on the Photo tab."))
         return {
             mine: names,

@@ -19,7 +19,7 @@ from cyclegan.ui.api import add_endpoints
 from cyclegan.ui.batch import CSS as BATCH_CSS
 from cyclegan.ui.batch import batch_tab
 from cyclegan.ui.kept import GONE
-from cyclegan.ui.limits import BodyLimit, PublicOnly, give_memory_back
+from cyclegan.ui.limits import MAX_FILE, BodyLimit, PublicOnly, give_memory_back
 from cyclegan.ui.live import live_tab
 from cyclegan.ui.models import models_tab
 from cyclegan.ui.photo import PhotoTab
@@ -34,9 +34,6 @@ _DELETE = (300, 3300)
 
 # Visits that are remembered at a time, at a quarter of a megabyte each; by default Gradio keeps 10,000.
 _SESSIONS = 300
-
-MAX_FILE = 30 * 2**20
-"""Bytes of the largest file that is taken."""
 
 _HEADING = f"""
 <h1>{TITLE}</h1>
@@ -92,7 +89,7 @@ def build_demo(translator: Translator, add_models: bool = False) -> gr.Blocks:
 def launch(demo: gr.Blocks, **options) -> tuple:
     """Serve the page with its theme and limits; ``options`` go to `gradio.Blocks.launch`, whose answer is returned."""
     give_memory_back()
-    keep_swept(Path(get_upload_folder()), *_DELETE)
+    keep_swept(Path(get_upload_folder()), *_DELETE, visits=lambda: getattr(demo, "state_holder", None))
     public = {function.api_name for function in demo.fns.values() if function.api_visibility == "public"}
     return demo.launch(
         theme=THEME,

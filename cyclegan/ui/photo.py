@@ -405,7 +405,7 @@ class PhotoTab:
         return self._show(answer, preview(answer.picture()), values)
 
     def _show(self, answer: Answer, after: bytes, values: Values) -> Updates:
-        past = values[self.past]
+        past = [each for each in values[self.past] if each.is_there()]  # of others the hour is over
         if answer not in past:
             past = [*past, answer][-REMEMBERED:]
         photo = answer.photo
