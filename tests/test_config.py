@@ -72,6 +72,7 @@ def small(**changes) -> GeneratorConfig:
         ({"identity_end": -1.0}, NEGATIVE),
         ({"r1": -1.0}, NEGATIVE),
         ({"distill": -1.0}, NEGATIVE),
+        ({"only": "AB"}, 'only must be "A2B" or "B2A", not "AB".'),
         ({"noise": -0.1}, NEGATIVE),
         ({"buffer": -1}, NEGATIVE),
         ({"validation": -1}, NEGATIVE),

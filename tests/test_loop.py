@@ -1004,6 +1004,17 @@ def test_a_finished_model_of_the_same_shape_is_a_start(data, finished, tmp_path)
             assert all(torch.allclose(state[which][key], value, atol=1e-6) for key, value in weights.items())
 
 
+@pytest.mark.parametrize(("only", "trained", "kept"), [("A2B", "G_AB", "G_BA"), ("B2A", "G_BA", "G_AB")])
+def test_one_direction_can_be_trained_while_the_other_stays(six, finished, tmp_path, only, trained, kept):
+    for pairs in (4, 8):  # and goes on so
+        config = tiny_config(pairs=pairs, only=only)
+        fit(config, six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
+    before, after = (CycleGAN.from_pretrained(folder / "model") for folder in (finished, tmp_path))
+    for name, same in ((trained, False), (kept, True)):
+        old, new = (getattr(model, name).state_dict() for model in (before, after))
+        assert all(torch.equal(old[key], new[key]) for key in old) is same
+
+
 def test_a_training_says_what_it_started_from(six, finished, tmp_path):
     fit(tiny_config(pairs=2), six, tmp_path / "run", tmp_path / "model", ABOUT, init=finished / "model")
     assert CycleGAN.from_pretrained(tmp_path / "model").config.training["started_from"] == "model"

@@ -65,12 +65,12 @@ def test_work_of_processes_that_were_killed_goes_and_that_of_others_stays(tmp_pa
 def test_a_visit_is_forgotten_with_all_that_it_was_shown():
     left = []
     with gr.Blocks() as page:
-        gr.State("photo", delete_callback=left.append)
+        photo = gr.State("photo", delete_callback=left.append)
         page.state_session_capacity = 10
     visits = StateHolder()
     visits.set_blocks(page)
     for name in ("old", "new"):
-        visits[name][0]
+        visits[name][photo._id] = "photo"
     visits.time_last_used["old"] -= timedelta(seconds=100)
     forget_visits(visits, age=60)
     assert "old" not in visits and "new" in visits and set(visits.time_last_used) == {"new"}

@@ -200,6 +200,7 @@ _TRAIN_FLAGS = {
     "accumulate": int,
     "lr": float,
     "lr_ratio": float,
+    "only": str,
     "cycle": float,
     "cycle_size": int,
     "identity": float,

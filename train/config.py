@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cyclegan.model import DIRECTIONS
 from cyclegan.networks import GeneratorConfig
 from train.errors import TrainingError
 
@@ -98,6 +99,9 @@ class TrainConfig:
     """Train generators and discriminators in turns of an epoch instead of in every step."""
     unfreeze: int = 0
     """How often the decoder starts frozen and is freed layer by layer, the last first, over equal parts of the run."""
+
+    only: str | None = None
+    """``"A2B"`` or ``"B2A"``: train the generator of this direction, while the other stays as it began."""
 
     adversarial: str = "squared"
     """Distance of verdicts from 1 and 0: ``"squared"`` (least squares, Mao et al. 2017) or ``"absolute"``."""
@@ -204,6 +208,8 @@ class TrainConfig:
             raise TrainingError(f'Precision must be one of {", ".join(PRECISIONS)}, not "{self.precision}".')
         if self.optimizer not in ("adam", "rmsprop"):
             raise TrainingError(f'The optimizer must be "adam" or "rmsprop", not "{self.optimizer}".')
+        if self.only not in (None, *DIRECTIONS):
+            raise TrainingError(f'only must be "A2B" or "B2A", not "{self.only}".')
         if self.adversarial not in ("squared", "absolute"):
             raise TrainingError(f'adversarial must be "squared" or "absolute", not "{self.adversarial}".')
 
