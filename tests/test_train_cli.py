@@ -372,10 +372,12 @@ def test_a_run_in_the_folder_that_one_is_in_is_named_after_it(tiny_recipe, tmp_p
     assert CycleGAN.from_pretrained("model").config.name == "hats"
 
 
-def test_names_that_are_no_text_do_not_stop_a_training(tiny_recipe, tmp_path):
+def test_names_that_are_no_text_do_not_stop_a_training(tiny_recipe, tmp_path, capsys):
     data = write_domains(tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape"))
-    run = tmp_path / b"th\xe9".decode("utf-8", "surrogateescape")
+    model = tmp_path / b"th\xe9".decode("utf-8", "surrogateescape")
     begin = ["fit", "--recipe", "tiny", "--data", str(data), "--device", "cpu", "--run"]
-    assert main([*begin, str(run)]) == 0
-    config = CycleGAN.from_pretrained(run / "model").config
+    assert main([*begin, str(model)]) == 1
+    assert "its name is not in UTF-8" in capsys.readouterr().err
+    assert main([*begin, str(tmp_path / "run"), "--model", str(model)]) == 0
+    config = CycleGAN.from_pretrained(model).config
     assert "caf" in config.training["command"] and config.title == r"th\udce9"

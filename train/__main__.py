@@ -313,6 +313,8 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
 def _about(args: argparse.Namespace) -> tuple[Path, About]:
     """(model folder, words) of a new model."""
     model = args.model or args.run / "model"
+    if as_text(str(args.run.resolve())) != str(args.run.resolve()):
+        raise TrainingError("TensorBoard cannot write to this --run: its name is not in UTF-8. Choose another.")
     name = as_text((args.model or args.run).resolve().name)
     a, b = args.domains
     directions = tuple(args.directions or (f"{a} to {b}", f"{b} to {a}"))

@@ -58,7 +58,7 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
     # With rows scaled so that C = X'X, the trace of the root is the sum of the singular values of XY': exact, and a
     # matrix of at most d x d, as X'X = R'R for the R of X = QR, which has at most d rows.
     x, y = ((each - each.mean(0)) / np.sqrt(len(each) - 1) for each in (x, y))
-    x, y = (np.linalg.qr(each, mode="r") for each in (x, y))
+    x, y = (np.asarray(np.linalg.qr(each, mode="r")) for each in (x, y))
     root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     return float(apart @ apart + np.sum(x * x) + np.sum(y * y) - 2 * root)
 
