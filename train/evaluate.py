@@ -35,8 +35,8 @@ SPLITS = ("test", "validation")
 
 _CHANGED = 0.1  # a pixel counts as changed when its mean over channels moved by more than this, pixels in [0, 1]
 _BATCH = 16  # images translated at once
-_SHOWN = 8  # images per direction in the pictures of a card
-_FAILURE_COLUMNS = 4  # the page shows failures beside the figures, in half of its width
+_SHOWN = 6  # images per direction in the pictures of a card
+_FAILURE_COLUMNS = 3  # the page shows failures beside the figures, in half of its width
 
 
 @dataclass(frozen=True)
