@@ -9,10 +9,6 @@ from pathlib import Path
 
 # Before Gradio is imported: no telemetry, no version check.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-# Not the folder that all of Gradio's programs share: what others keep there is not ours to delete, and we may not be
-# allowed to write there.
-if hasattr(os, "getuid"):
-    os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), f"face-translation-{os.getuid()}"))
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
@@ -80,6 +76,24 @@ def _account(text: str) -> tuple[str, str]:
     return user, password
 
 
+def keep_files_apart() -> None:
+    """Have Gradio keep photos where only this user can see them, and not where all of its programs do.
+
+    What others keep there is not ours to delete, and we may not be allowed to write there.
+    """
+    if "GRADIO_TEMP_DIR" in os.environ or not hasattr(os, "getuid"):
+        return
+    folder = Path(tempfile.gettempdir(), f"face-translation-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        ours = folder.stat().st_uid == os.getuid() and not folder.is_symlink()
+        if ours:
+            folder.chmod(0o700)
+    except FileExistsError:  # no folder
+        ours = False
+    os.environ["GRADIO_TEMP_DIR"] = str(folder) if ours else tempfile.mkdtemp(prefix="face-translation-")
+
+
 def join_zero_gpu() -> None:
     """Meet ZeroGPU's one condition: a function that may ask for a GPU.
 
@@ -93,6 +107,7 @@ def join_zero_gpu() -> None:
 
 def main() -> None:
     args = parse_args()
+    keep_files_apart()
     if ZERO_GPU:
         join_zero_gpu()
     # Imported here so that --help and wrong usage answer at once.

@@ -76,8 +76,8 @@ def make_engine(
     ``device`` comes from `resolve_device`. ``engine`` is ``"torch"``, ``"openvino"`` (CPU only) or ``"auto"``: OpenVINO
     on the CPU, PyTorch elsewhere. ``precision`` is the least exact one allowed, for OpenVINO; where the processor lacks
     it, float32 takes its place. ``"int8"`` needs a ``calibration`` (`quantize.calibrate`). With ``keep`` OpenVINO's
-    compiled model stays on this machine's disk for the next time. Raises DeviceError for
-    OpenVINO off the CPU, and ValueError for another engine and for int8 without the network's own calibration.
+    compiled model stays on this machine's disk for the next time. Raises DeviceError for OpenVINO off the CPU, and
+    ValueError for another engine and for int8 without the network's own calibration.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, not {engine!r}.")

@@ -129,6 +129,27 @@ def test_with_accounts_the_page_asks_for_one(served):
     assert client.get("/config").status_code == 200
 
 
+@pytest.mark.parametrize("there", ["nothing", "folder", "file", "link"])
+def test_photos_lie_where_only_this_user_sees_them(tmp_path, monkeypatch, there):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    folder = tmp_path / f"face-translation-{os.getuid()}"
+    {
+        "nothing": lambda: None,
+        "folder": lambda: folder.mkdir(mode=0o755),
+        "file": folder.touch,
+        "link": lambda: folder.symlink_to(tmp_path),
+    }[there]()
+    app.keep_files_apart()
+    chosen = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert chosen.is_dir() and not chosen.is_symlink() and chosen.stat().st_mode & 0o777 == 0o700
+    assert chosen.parent == tmp_path and (chosen == folder) is (there in ("nothing", "folder"))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/somewhere")
+    app.keep_files_apart()
+    assert os.environ["GRADIO_TEMP_DIR"] == "/somewhere"
+
+
 def test_a_service_that_is_stopped_leaves_no_photo(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1004,6 +1004,15 @@ def test_a_finished_model_of_the_same_shape_is_a_start(data, finished, tmp_path)
             assert all(torch.allclose(state[which][key], value, atol=1e-6) for key, value in weights.items())
 
 
+def test_statistics_of_the_direction_that_stays_do_not_move(six, tmp_path):
+    generator = GeneratorConfig(filters=4, blocks=1, norm="switchable")
+    fit(tiny_config(generator=generator, pairs=4), six, tmp_path / "a", tmp_path / "before", ABOUT)
+    config = tiny_config(generator=generator, pairs=4, only="B2A")
+    fit(config, six, tmp_path / "b", tmp_path / "after", ABOUT, init=tmp_path / "before")
+    old, new = (CycleGAN.from_pretrained(tmp_path / name).G_AB.state_dict() for name in ("before", "after"))
+    assert any("running" in key for key in old) and all(torch.equal(old[key], new[key]) for key in old)
+
+
 @pytest.mark.parametrize(("only", "trained", "kept"), [("A2B", "G_AB", "G_BA"), ("B2A", "G_BA", "G_AB")])
 def test_one_direction_can_be_trained_while_the_other_stays(six, finished, tmp_path, only, trained, kept):
     for pairs in (4, 8):  # and goes on so

@@ -12,7 +12,7 @@ from train.card import write_card
 from train.config import About, TrainConfig, as_of_now
 from train.errors import TrainingError, warn
 from train.evaluate import evaluate, save_evaluation
-from train.loop import fit
+from train.loop import fit, taken
 from train.state import STATE_FILE
 
 _RESEARCH = "Non-commercial research use only, inherited from the training photographs ({})."
@@ -122,10 +122,7 @@ def campaign(
     sources = {name: _crops(data, name) for name in names}
     for name in names:
         if (out / name / CONFIG_FILE).exists() and not (runs / name / STATE_FILE).exists():
-            raise TrainingError(
-                f"{out / name} holds a model already, and {runs / name} has no state to continue. Choose another "
-                "--out, or move that one away."
-            )
+            raise taken(out / name, runs / name, "--out")
     total = sum(TASKS[name].share for name in names)
     configs = {name: TASKS[name].config(recipe, hours * TASKS[name].share / total, batch) for name in names}
     for name, config in configs.items():

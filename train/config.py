@@ -99,7 +99,6 @@ class TrainConfig:
     """Train generators and discriminators in turns of an epoch instead of in every step."""
     unfreeze: int = 0
     """How often the decoder starts frozen and is freed layer by layer, the last first, over equal parts of the run."""
-
     only: str | None = None
     """``"A2B"`` or ``"B2A"``: train the generator of this direction, while the other stays as it began."""
 

@@ -526,12 +526,17 @@ def check_free(model_folder: Path, run: Path, is_new: bool, images: str) -> None
     if run.resolve() in model_folder.resolve().parents or not (model_folder / CONFIG_FILE).exists():
         return
     if is_new:
-        raise TrainingError(
-            f"{model_folder} holds a model already, and {run} has no state to continue. Choose another --model, or "
-            "move that one away."
-        )
+        raise taken(model_folder, run, "--model")
     if read_config(model_folder).training.get("images") not in (None, images):
         raise TrainingError(f"{model_folder} holds a model of other images. Choose another --model.")
+
+
+def taken(model_folder: Path, run: Path, option: str) -> TrainingError:
+    """That a new run would take the place of a model; ``option`` names another."""
+    return TrainingError(
+        f"{model_folder} holds a model already, and {run} has no state to continue. Choose another {option}, or move "
+        "that one away."
+    )
 
 
 def check_same(state: dict, config: TrainConfig, sources: dict, processes: int, run: Path) -> None:

@@ -94,8 +94,8 @@ class GeneratorStep(nn.Module):
         self.config, self._template = config, template
         self._outside: dict[int, Tensor] = {}  # by size: [S, S], True where no face is
         self.G_AB, self.G_BA = nets.G_AB, nets.G_BA
-        self.G_AB.requires_grad_(config.only != "B2A")
-        self.G_BA.requires_grad_(config.only != "A2B")
+        if config.only:  # in evaluation mode, or a norm's statistics would move
+            (nets.G_BA if config.only == "A2B" else nets.G_AB).requires_grad_(False).eval()
         self._paint_AB, self._paint_BA, D_A, D_B = compiled
         # Hidden from Module in a function, as only the other half trains them.
         self._judge_A, self._judge_B = (_frozen(nets.D_A, D_A), _frozen(nets.D_B, D_B))

@@ -190,6 +190,7 @@ def paste_all(photo: np.ndarray, faces: Sequence[Sequence[Change]]) -> np.ndarra
 
 
 def _pasted(photo: np.ndarray, face: Sequence[Change]) -> np.ndarray:
+    """A new photo, uint8 [H, W, 3], with the changes of one face, the first below."""
     for change in face:
         photo = paste(photo, change.before, change.after, change.matrix, change.detail)
     return photo
